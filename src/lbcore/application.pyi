@@ -1,0 +1,40 @@
+"""Types of the compiled module ``lbcore.application``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+class UpstreamServer:
+    def __init__(self, address: str, weight: int = 1, *, max_connections: int | None = None) -> None: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def weight(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def ejected(self) -> bool: ...
+
+class Application:
+    def __init__(
+        self,
+        name: str,
+        upstreams: Sequence[UpstreamServer],
+        *,
+        max_connections: int | None = None,
+        connect_timeout: float = 1.0,
+        connect_attempts: int = 3,
+        idle_timeout: float = 1800.0,
+        half_close_timeout: float = 60.0,
+        tcp_keepalive: float = 60.0,
+        on_truncated: str = "reset",
+        passive_failures: int = 5,
+        passive_eject: float = 10.0,
+        max_ejected: float = 0.5,
+    ) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def upstreams(self) -> tuple[UpstreamServer, ...]: ...
+    @property
+    def open_connections(self) -> int: ...
+    def stats(self) -> dict[str, Any]: ...

@@ -1,0 +1,106 @@
+"""What the authorizer is asked about, and what it answers.
+
+Pure Python, immutable, no I/O: safe to share between threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from lbcore.limits import RateLimitManager
+
+
+@dataclass(frozen=True)
+class PeerCertificate:
+    """The client certificate of one connection, after proof of possession.
+
+    The chain was verified: ``serial`` was issued directly by the one configured CA and the client
+    holds the private key. The names inside are still text chosen by whoever asked for the
+    certificate: escape them wherever they are shown.
+
+    Attributes:
+        der: the leaf certificate, DER (RFC 5280).
+        serial: the serial number, a positive integer of at most 20 octets.
+        source: the client's address as ``"host:port"``.
+    """
+
+    der: bytes = field(repr=False)
+    serial: int
+    source: str = ""
+
+    @property
+    def serial_hex(self) -> str:
+        """The serial as upper-case hexadecimal with an even number of digits."""
+        digits = f"{self.serial:X}"
+        return digits if len(digits) % 2 == 0 else "0" + digits
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the DER, lower-case hexadecimal."""
+        return hashlib.sha256(self.der).hexdigest()
+
+    @cached_property
+    def certificate(self) -> x509.Certificate:
+        """The parsed certificate: subject, issuer, names, validity.
+
+        Raises:
+            ValueError: the certificate cannot be parsed.
+        """
+        from cryptography import x509  # only callers who look inside pay for the import
+
+        return x509.load_der_x509_certificate(self.der)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An authorizer's answer.
+
+    Attributes:
+        allow: whether the connection goes on.
+        client: the name of the client record, for logs and limits; required when ``allow``.
+        reason: why not: one of the ``authorize`` reason codes (``unknown_serial``,
+            ``client_disabled``, ``client_blocked``, ``app_not_allowed``); required when refused.
+        limits: the limiter this connection counts in, or None.
+        ttl: seconds the answer may be reused for the same certificate and application;
+            None until the policy changes, 0 never.
+    """
+
+    allow: bool
+    client: str | None = None
+    reason: str | None = None
+    limits: RateLimitManager | None = None
+    ttl: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.allow and not self.client:
+            raise ValueError("client: an allowing Verdict needs the client's name")
+        if not self.allow and not self.reason:
+            raise ValueError("reason: a refusing Verdict needs a reason code")
+        if self.ttl is not None and not self.ttl >= 0:
+            raise ValueError("ttl: seconds, 0 or more, or None")
+
+
+@dataclass(frozen=True)
+class PolicyClient:
+    """One client of the native table: refuses strangers without asking Python.
+
+    Attributes:
+        name: the client record's name.
+        serials: the serial numbers of its certificates (several during rotation).
+        apps: names of the applications it may use.
+        disabled: known, but refused.
+    """
+
+    name: str
+    serials: Sequence[int]
+    apps: Collection[str]
+    disabled: bool = False
+
+
