@@ -1,0 +1,3 @@
+STAGES: tuple[str, ...]
+REASONS: tuple[str, ...]
+AUTHORIZE_REASONS: frozenset[str]
