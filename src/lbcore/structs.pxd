@@ -1,0 +1,444 @@
+"""Every struct that modules share, and who owns and writes each field.
+
+Cells (app, upstream, limiter, verdict, TLS generation, name, listener, policy) are reference-counted
+and live as long as anything points at them; connections reference cells, never a snapshot. A snapshot
+only points at cells, so counts and buckets survive a change of configuration.
+
+Modules are compiled apart, and C does not check that they saw the same layout: setup.py gives each
+module a hash of the .pxd and .h files, and lbcore/__init__.py refuses modules that disagree.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from lbcore.codes cimport reason_t, stage_t
+from lbcore.sys.atomics cimport counter_t, gauge_t, refs_t, word_t
+from lbcore.sys.linux cimport pthread_t, sockaddr_in6
+from lbcore.tls.engine cimport tls_engine_t, tls_io_t, tls_pool_t
+
+
+cdef enum:
+    SERIAL_OCTETS_MAX = 20       # RFC 5280, 4.1.2.2
+    LIMITER_DEPTH_MAX = 4        # client, application, global, and one to spare
+    DIAL_ATTEMPTS_MAX = 8
+    WORKERS_MAX = 64
+    MESSAGE_BYTES = 48
+
+
+# ---- cells ---------------------------------------------------------------------------------------
+
+cdef struct name_t:              # immutable UTF-8 text, shared by whoever shows it
+    refs_t refs
+    uint32_t length
+    char text[1]                 # `length` bytes and a NUL; allocated to fit
+
+
+cdef enum scope_t:
+    SCOPE_NONE = 0
+    SCOPE_CLIENT
+    SCOPE_APP
+    SCOPE_GLOBAL
+
+
+cdef struct limiter_t:           # counters: any thread; the rest: set when made
+    gauge_t open                 # admitted and not closed
+    word_t next_ns               # GCRA: the theoretical arrival time of the next open
+    counter_t admitted
+    counter_t refused
+    refs_t refs
+    limiter_t *parent            # the scope around this one, owned (a reference)
+    int64_t open_max             # 0: no cap
+    uint64_t interval_ns         # time one open costs; 0: no rate
+    uint64_t burst_ns            # time that may be owed at once: burst x interval
+    scope_t scope
+
+
+cdef struct upstream_t:          # counters: any thread; address, weight: set when made
+    gauge_t in_flight            # picked and not given back: dialling and open connections
+    word_t ejected_until_ns      # 0: in the pool; passive health, monotonic clock
+    counter_t failures           # consecutive failed dials since `failures_base`; see balance.pyx
+    word_t failing               # consecutive failed dials
+    counter_t picked
+    counter_t errors             # failed dials, all of them
+    refs_t refs
+    uint64_t id                  # never reused in this process
+    sockaddr_in6 address         # holds sockaddr_in as well
+    uint32_t address_length
+    uint32_t weight
+    int64_t in_flight_max        # 0: no cap
+
+
+cdef struct app_t:               # counters: any thread; the rest: set when made
+    gauge_t open                 # past accept, not closed
+    counter_t rotor              # where the next scan of the upstreams starts
+    counter_t accepted
+    counter_t forwarded
+    counter_t bytes_in
+    counter_t bytes_out
+    counter_t ended[64]          # by reason_t
+    refs_t refs
+    uint64_t id
+    name_t *name
+    upstream_t **upstreams       # owned references
+    uint32_t upstream_count
+    limiter_t *limiter           # the application's own scope, or NULL
+    uint64_t connect_timeout_ns
+    uint64_t idle_timeout_ns
+    uint64_t half_close_timeout_ns
+    uint64_t eject_ns
+    uint32_t connect_attempts
+    uint32_t failures_max        # consecutive failed dials before an upstream is skipped
+    uint32_t ejected_max         # upstreams that may be skipped at once
+    uint32_t keepalive_s
+    bint truncated_is_eof
+
+
+cdef struct tls_generation_t:    # one certificate, key and CA; frozen
+    refs_t refs
+    const tls_engine_t *engine
+    void *config
+    uint64_t id                  # part of the verdict cache's key
+
+
+cdef struct verdict_t:           # one answer of the policy; frozen
+    refs_t refs
+    name_t *client               # or NULL
+    limiter_t *limiter           # or NULL
+    reason_t reason              # REASON_NONE: allowed
+    uint64_t listener_id
+    uint64_t epoch
+    uint64_t tls_id
+    uint64_t expires_ns          # monotonic; 0: with the epoch
+    uint64_t hash                # of `key`
+    uint32_t key_length
+    uint8_t key[1]               # the leaf's DER, or a source address; allocated to fit
+
+
+cdef struct policy_entry_t:
+    uint8_t serial[20]           # big endian, no leading zeros, `serial_length` octets
+    uint8_t serial_length        # 0: an empty slot
+    bint disabled
+    uint32_t client              # index into names and rows
+
+
+cdef struct policy_t:            # the native table: strangers are refused without Python; frozen
+    refs_t refs
+    policy_entry_t *entries      # open addressing, a power of two
+    uint32_t mask
+    name_t **clients
+    uint32_t client_count
+    name_t **apps
+    uint32_t app_count
+    uint8_t *allowed             # client_count x app_count
+
+
+cdef struct listener_t:          # frozen but for the counters of its app
+    refs_t refs
+    uint64_t id
+    int fd                       # shared by all workers; closed when the last reference goes
+    app_t *app
+    tls_generation_t *tls        # NULL: plaintext
+    bint asks                    # whether Python decides who passes (plaintext without limits: no)
+    bint uses_policy             # whether the native table speaks for this listener
+
+
+cdef struct snapshot_t:          # one configuration; frozen
+    refs_t refs
+    uint64_t epoch
+    policy_t *policy             # or NULL
+    listener_t **listeners
+    uint32_t listener_count
+
+
+# ---- buffers -------------------------------------------------------------------------------------
+
+cdef struct chunk_t:             # bytes the kernel would not take; pooled by the worker
+    chunk_t *next                # in the pool
+    uint32_t room
+    uint32_t start
+    uint32_t length
+    uint8_t size_class
+    uint8_t data[1]              # `room` bytes
+
+
+cdef struct pipe_t:              # a borrowed kernel pipe for splice
+    pipe_t *next                 # in the pool
+    int read_fd
+    int write_fd
+    uint32_t room
+    uint32_t length              # bytes inside; only an empty pipe may go back
+
+
+# ---- a connection --------------------------------------------------------------------------------
+
+cdef enum leg_flag_t:
+    LEG_READABLE = 1             # epoll said so and nothing was read since
+    LEG_ENDED = 2                # read side: no more bytes will come
+    LEG_CLEAN = 4                # ... and that was a proper end (close_notify, or FIN on a plain leg)
+    LEG_FINISHED = 8             # write side: our FIN (and close_notify) was sent
+    LEG_BROKEN = 16              # the socket reported an error: nothing can be written
+    LEG_HUNG_UP = 32             # epoll reports HUP or ERR, which cannot be masked
+    LEG_BULK = 64                # reads fill their buffer: worth a pipe
+    LEG_FIN_SEEN = 128           # epoll reported RDHUP
+
+
+cdef struct leg_t:               # one side of a connection; the worker's
+    int fd                       # -1: not owned
+    uint32_t flags               # leg_flag_t
+    uint32_t interest            # what epoll watches; 0 with a descriptor: watched for nothing
+    bint watched                 # whether the descriptor is in the epoll set at all
+    uint32_t batch               # how much the next read asks for
+    void *tls                    # engine connection, or NULL
+    chunk_t *out                 # accepted from the other leg, not yet taken by the kernel
+    pipe_t *pipe                 # bytes of *this* leg on their way to the other one, or NULL
+    uint64_t bytes               # payload received from this leg
+
+
+cdef struct conn_t:              # one slot of the slab; the worker's own
+    uint32_t index
+    uint32_t generation          # grows each time the slot is given back
+    bint in_use
+    stage_t stage
+    stage_t ended_at             # stage that ended it
+    reason_t reason
+    int sys_errno
+    const char *tls_error        # static text of the TLS library, or NULL
+
+    leg_t client
+    leg_t upstream
+
+    # cells, each one reference
+    listener_t *listener
+    app_t *app
+    tls_generation_t *tls        # NULL after go_idle and on plaintext
+    verdict_t *verdict           # what the policy said, or NULL
+    name_t *client_name          # or NULL
+    upstream_t *picked           # counted in its in_flight while not NULL
+    bint limited                 # counted in verdict.limiter (and its parents)
+    bint app_limited             # counted in app.limiter
+    bint unauthenticated         # counted in node.unauthenticated, linked in worker.strangers
+    bint proven                  # possession of the certificate's key was shown
+    bint asked                   # the policy was asked; linked in worker.parked
+    bint parked
+    bint lingering               # everything is released but the socket
+    bint tls_idle                # record buffers were given back
+    scope_t refused_by
+
+    uint8_t tried[8]             # indexes of upstreams that failed this connection
+    uint8_t attempts             # upstreams dialled
+    uint8_t failed               # how many of `tried` are set
+
+    uint8_t serial[20]           # big endian, no leading zeros
+    uint8_t serial_length        # 0: no certificate was seen
+    uint8_t preface[5]           # the first bytes, until they look like TLS
+    uint8_t preface_length
+    uint32_t handshake_bytes
+    sockaddr_in6 source          # holds sockaddr_in as well
+
+    uint64_t id                  # unique in this process
+    uint64_t accepted_ns
+    uint64_t handshaken_ns
+    uint64_t dialled_ns
+    uint64_t connected_ns
+    uint64_t active_ns           # last time a payload byte moved
+    uint64_t ending_ns           # abort under way: until then the peer may take what is left
+
+    uint64_t deadline_ns         # 0: none
+    conn_t *timer_next
+    conn_t *timer_prev
+    uint32_t timer_slot          # of the wheel; TIMER_NONE when not in it
+    conn_t *stranger_next        # accept order, for evicting the oldest
+    conn_t *stranger_prev
+    conn_t *parked_next
+    conn_t *parked_prev
+    conn_t *free_next
+
+
+# ---- between threads -----------------------------------------------------------------------------
+
+cdef struct ring_t:              # bounded, many writers, many readers (D. Vyukov's queue)
+    gauge_t head                 # next to read
+    gauge_t tail                 # next to write
+    uint8_t *cells               # (word_t sequence, item) x capacity
+    uint64_t mask
+    uint32_t item_bytes
+    uint32_t stride
+    int wake_fd                  # eventfd, -1: the reader polls
+    word_t sleeping              # the reader may be asleep: the next writer must wake it
+    counter_t dropped
+
+
+cdef enum message_kind_t:
+    MESSAGE_SOCKET = 1           # an accepted socket: fd, listener
+    MESSAGE_VERDICT              # an answer: verdict
+    MESSAGE_ORDER                # from the engine: order
+
+
+cdef struct message_t:           # what a worker's inbox holds
+    message_kind_t kind
+    int fd
+    void *cell                   # one reference travels with the message
+    sockaddr_in6 source
+
+
+cdef struct ask_t:               # what the policy is asked
+    uint64_t listener_id
+    uint64_t epoch
+    uint64_t tls_id
+    uint64_t deadline_ns
+    uint8_t serial[20]
+    uint8_t serial_length
+    sockaddr_in6 source
+    uint32_t key_length
+    uint8_t *key                 # malloc'ed copy, the reader frees it
+
+
+cdef enum order_kind_t:
+    ORDER_ADOPT = 1              # swap the snapshot, re-judge
+    ORDER_LIST                   # write the open connections down
+    ORDER_ABORT                  # end every connection: `reason`
+    ORDER_STOP                   # leave the loop
+
+
+cdef struct conn_info_t:         # one open connection, as told to Python
+    uint64_t id
+    uint64_t app_id
+    uint64_t upstream_id
+    stage_t stage
+    name_t *client               # one reference
+    uint8_t serial[20]
+    uint8_t serial_length
+    sockaddr_in6 source
+    sockaddr_in6 upstream_local
+    uint64_t age_ns
+    uint64_t bytes_in
+    uint64_t bytes_out
+
+
+cdef struct order_t:             # made by the engine, carried out by every worker, acknowledged
+    order_kind_t kind
+    snapshot_t *snapshot
+    reason_t reason
+    word_t pending               # workers that have not acknowledged
+    int done_fd                  # eventfd, written by the last one
+    refs_t refs
+    conn_info_t *infos[64]       # by worker
+    uint32_t info_counts[64]
+
+
+cdef struct record_t:            # one per connection, fixed size; read by the record thread
+    uint64_t id
+    uint64_t app_id
+    uint64_t upstream_id         # 0: none
+    uint64_t wall_ns
+    uint64_t handshake_ns        # 0: not reached
+    uint64_t connect_ns
+    uint64_t duration_ns
+    uint64_t bytes_in
+    uint64_t bytes_out
+    stage_t stage
+    reason_t reason
+    scope_t scope
+    int sys_errno
+    const char *tls_error        # static text
+    const char *cipher           # static text, or NULL
+    name_t *client               # one reference, or NULL
+    uint8_t *leaf                # malloc'ed copy, or NULL
+    uint32_t leaf_length
+    uint32_t attempts
+    uint8_t serial[20]
+    uint8_t serial_length
+    uint8_t worker
+    bint forwarded
+    bint claimed
+    bint tls
+    sockaddr_in6 source
+
+
+# ---- a worker ------------------------------------------------------------------------------------
+
+cdef enum:
+    TIMER_SLOTS = 4096
+    TIMER_NONE = 0xffffffff
+
+cdef struct wheel_t:             # hashed timer wheel; see parts/timers.pyx
+    conn_t *slots[4096]
+    uint64_t occupied[64]        # a bit per slot
+    uint64_t now_tick
+    uint32_t armed
+
+
+cdef struct chunk_pool_t:        # free chunks by size class
+    chunk_t *free[5]
+    uint32_t kept[5]
+
+
+cdef struct slab_t:
+    conn_t **blocks
+    uint32_t block_count
+    uint32_t block_max
+    conn_t *free
+    uint32_t in_use
+    uint32_t next_index          # slots ever handed out
+
+
+cdef struct node_t:              # what all workers share; the engine's
+    gauge_t open                 # connections in slots, lingering ones included
+    gauge_t unauthenticated      # not through the handshake yet
+    word_t pipes                 # splice pipes that exist
+    counter_t next_id
+    counter_t accept_errors
+    int64_t open_max
+    int64_t unauthenticated_max
+    int64_t pipes_max
+    uint64_t handshake_timeout_ns
+    uint64_t authorize_timeout_ns
+    bint records_wanted
+    uint32_t worker_count
+    worker_t *workers[64]
+    ring_t asks                  # workers -> policy thread
+
+
+cdef struct worker_t:            # one thread; its own but for the fields marked shared
+    gauge_t load                 # shared: connections this worker holds or was promised
+    word_t stamp_ns              # shared: last time round the loop
+    ring_t inbox                 # shared: messages in
+    ring_t records               # shared: records out
+    node_t *node
+    pthread_t thread
+    uint32_t number
+    bint stopping
+    int epoll_fd
+    uint64_t now_ns              # read once per wake-up
+    snapshot_t *snapshot
+    slab_t slab
+    wheel_t wheel
+    chunk_pool_t chunks
+    pipe_t *pipes_free
+    uint32_t pipes_kept
+    conn_t *strangers_head       # oldest unauthenticated connection
+    conn_t *strangers_tail
+    conn_t *parked               # waiting for the policy
+    uint32_t unasked             # parked ones whose question found the ring full
+    uint32_t lingering
+    uint64_t accept_paused_until_ns
+    bint accept_paused
+    tls_io_t io                  # what engines read from and write to
+    tls_pool_t *tls_pool         # of the engine in use
+    const tls_engine_t *tls_engine
+    uint8_t *scratch_in          # SCRATCH_BYTES: what recv gave
+    uint8_t *scratch_plain       # SCRATCH_BYTES: plaintext
+    uint8_t *scratch_out         # SCRATCH_BYTES: ciphertext to send
+    verdict_t **verdicts         # private cache, open addressing
+    uint32_t verdict_mask
+    uint32_t verdict_count
+    counter_t wakeups            # shared, for tests and stats
+    counter_t accepted           # shared
+    counter_t handed_over        # shared
+
+
+cdef enum:
+    SCRATCH_BYTES = 147456       # 128 KiB and room for what records add
+    BATCH_MIN = 16384
+    BATCH_MAX = 131072
+    HELD_MAX = 16384             # early bytes of a client whose verdict is not in
+    CONN_BYTES_MAX = 196608      # what both directions may hold together

@@ -1,0 +1,95 @@
+"""The one interface to a TLS library. Nothing above this table knows which library it is.
+
+Engines never see a socket. The caller sets `input` to what the kernel gave and `output` to an empty
+buffer, calls, and afterwards sends what `output` holds. All of it runs on the worker that owns the
+connection; `config_*` run on set-up threads.
+
+    input    consumed from `input_at`; a call that answers WANT_READ has consumed everything
+    output   appended at `output_at`; the caller leaves room: plaintext + 22 bytes a record + 4 KiB
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from lbcore.codes cimport reason_t
+
+
+cdef struct tls_io_t:
+    const uint8_t *input
+    size_t input_length
+    size_t input_at
+    uint8_t *output
+    size_t output_room
+    size_t output_at
+
+
+cdef enum tls_result_t:
+    TLS_DONE = 0         # handshake finished, or everything was sent
+    TLS_WANT_READ = -1   # needs bytes that are not here yet
+    TLS_CLOSED = -2      # close_notify: a clean end
+    TLS_FAILED = -3      # see tls_failure()
+
+
+cdef struct tls_failure_t:
+    reason_t reason      # the reason code this error stands for
+    const char *name     # the library's own name of it; static text
+
+
+cdef struct tls_material_t:
+    # PEM, NUL-terminated, owned by the caller for the length of the call
+    const char *certificate
+    const char *key
+    const char *client_ca
+    const char **alpn            # names, NUL-terminated
+    int alpn_count
+
+
+cdef struct tls_peer_t:
+    const uint8_t *leaf          # DER, owned by the connection until it is freed or wiped
+    size_t leaf_length
+
+
+# One per worker: what the engine keeps between connections (a pool of wiped ones). Opaque.
+ctypedef void tls_pool_t
+
+
+cdef struct tls_engine_t:
+    const char *name
+    size_t overhead_record       # bytes a record adds
+    size_t overhead_call         # bytes a call may add besides (alerts, key updates)
+
+    # NULL on failure, with one sentence in `problem`. Frees with config_free.
+    void *(*config_new)(const tls_material_t *material, char *problem, size_t room) noexcept nogil
+    void (*config_free)(void *config) noexcept nogil
+
+    tls_pool_t *(*pool_new)() noexcept nogil
+    void (*pool_free)(tls_pool_t *pool) noexcept nogil
+
+    # A server connection on `config` that moves bytes through `io`. NULL when memory is out.
+    void *(*connection_new)(tls_pool_t *pool, void *config, tls_io_t *io) noexcept nogil
+    # Ends it. `handshaken` connections may be wiped and kept for the next one.
+    void (*connection_free)(tls_pool_t *pool, void *connection) noexcept nogil
+
+    tls_result_t (*handshake)(void *connection) noexcept nogil
+    # > 0 bytes of plaintext, else a tls_result_t. Call again until WANT_READ, CLOSED or FAILED.
+    ssize_t (*recv)(void *connection, uint8_t *plain, size_t room) noexcept nogil
+    # TLS_DONE: all of `plain` is in `output`.
+    tls_result_t (*send)(void *connection, const uint8_t *plain, size_t length) noexcept nogil
+    # close_notify into `output`.
+    tls_result_t (*shutdown_send)(void *connection) noexcept nogil
+
+    # What the last TLS_FAILED of this thread meant. Read it before the next call.
+    void (*failure)(void *connection, tls_failure_t *out_failure) noexcept nogil
+    # Whether `output` after a failed handshake may be sent: only a plaintext fatal alert may.
+    bint (*alert_is_public)(void *connection) noexcept nogil
+
+    # The client's leaf after the handshake, or what it sent before it failed. False: none.
+    bint (*peer)(void *connection, tls_peer_t *out_peer) noexcept nogil
+    # REASON_NONE when the verified chain is leaf + the configured CA and the leaf is fit for a client.
+    reason_t (*judge_peer)(void *connection, void *config) noexcept nogil
+    const char *(*cipher)(void *connection) noexcept nogil
+
+    # Gives back what an idle connection does not need; `config` is not used by it afterwards.
+    # False: it could not be detached and still needs `config`.
+    bint (*go_idle)(void *connection) noexcept nogil
+    # Gives back the record buffers only; cheap, after every quiet spell.
+    void (*release_buffers)(void *connection) noexcept nogil
