@@ -1,0 +1,1 @@
+"""Side-by-side measurement of this project and its peers: `python -m bench`."""

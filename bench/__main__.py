@@ -1,0 +1,132 @@
+"""`python -m bench`: this project and its peers, the same job, one run."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import certificates, preflight, report
+from .load import LoadFailed
+from .proxies import PROXIES, Job, Proxy, ProxyFailed, ProxyMissing
+from .upstream import Upstreams
+from .works import QUICK, WORKS, Sample, Scale, Work, measure
+
+_ROUNDS = 5
+_QUICK_ROUNDS = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the comparison and prints it; 0: measured, 1: something failed and nothing is reported."""
+    options = _parser().parse_args(arguments)
+    rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
+    scale = QUICK if options.quick else Scale()
+    try:
+        proxy_cpu, load_cpu = _two_cpus()
+        versions = _versions([proxy for proxy in PROXIES if not options.proxy or proxy.name in options.proxy])
+        os.sched_setaffinity(0, {load_cpu})
+        with tempfile.TemporaryDirectory(prefix="bench-") as name, Upstreams() as upstreams:
+            job = Job(certificates.make(Path(name)), upstreams.ports)
+            bench = _Bench(job, scale, Path(name), proxy_cpu)
+            tls = {proxy.name: bench.prove(proxy) for proxy in versions}
+            works = [work for work in WORKS if not options.work or work.key in options.work]
+            results = [bench.compare(work, list(versions), rounds) for work in works]
+    except (ProxyFailed, LoadFailed, preflight.JobNotDone, OSError) as failure:
+        print(f"bench: {failure}\nNothing is reported.", file=sys.stderr)
+        return 1
+    names = [proxy.name for proxy in versions]
+    header = {
+        "date": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(["python -m bench", *(sys.argv[1:] if arguments is None else arguments)]),
+        **report.machine(),
+        "pinned": f"proxy on CPU {proxy_cpu}, load and upstreams on CPU {load_cpu}",
+        "rounds": str(rounds),
+        **{proxy.name: f"{version}; {tls[proxy.name]}" for proxy, version in versions.items()},
+    }
+    print(report.markdown(results, names, header))
+    if options.json:
+        options.json.write_text(json.dumps(report.as_json(results, names, header), indent=2) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="less of everything, under two minutes")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="measurements of each work and proxy")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every round to FILE")
+    parser.add_argument(
+        "--work", action="append", choices=[work.key for work in WORKS], help="only this work (repeatable)"
+    )
+    parser.add_argument(
+        "--proxy", action="append", choices=[proxy.name for proxy in PROXIES], help="only this (repeatable)"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("a whole number of at least 1")
+    return int(text)
+
+
+def _two_cpus() -> tuple[int, int]:
+    """One CPU for the proxy, another for everything else."""
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2 or not shutil.which("taskset"):
+        raise OSError("needs two usable CPUs and taskset (Debian: apt-get install util-linux)")
+    return usable[0], usable[1]
+
+
+def _versions(proxies: Sequence[Proxy]) -> dict[Proxy, str]:
+    """The proxies that are there; those that are not are named, with how to get them."""
+    found: dict[Proxy, str] = {}
+    for proxy in proxies:
+        try:
+            found[proxy] = proxy.version()
+        except ProxyMissing as missing:
+            print(f"bench: skipped: {missing}", file=sys.stderr)
+    if not found:
+        raise ProxyFailed("no proxy to measure")
+    return found
+
+
+class _Bench:
+    """What all measurements of a run share; it tells its progress on stderr."""
+
+    def __init__(self, job: Job, scale: Scale, folder: Path, cpu: int) -> None:
+        self._job = job
+        self._scale = scale
+        self._folder = folder
+        self._cpu = cpu
+
+    def prove(self, proxy: Proxy) -> str:
+        print(f"{proxy.name}: does it do the whole job?", file=sys.stderr)
+        return preflight.prove(proxy, self._job, self._folder, self._cpu)
+
+    def compare(self, work: Work, proxies: Sequence[Proxy], rounds: int) -> report.Result:
+        """A B A B: each round measures every proxy once, directly one after the other."""
+        samples: dict[str, list[Sample]] = {proxy.name: [] for proxy in proxies}
+        for number in range(1, rounds + 1):
+            for proxy in proxies:
+                sample = self._measure(work, proxy, number)
+                samples[proxy.name].append(sample)
+        return report.Result(work, samples)
+
+    def _measure(self, work: Work, proxy: Proxy, number: int) -> Sample:
+        try:
+            sample = measure(work, proxy, self._job, self._scale, self._folder, self._cpu)
+        except (LoadFailed, ProxyFailed) as failure:
+            raise type(failure)(f"{work.key}, round {number}, {proxy.name}: {failure}") from failure
+        cost = report.significant(sample.value)
+        print(f"{work.key} {number} {proxy.name}: {cost} {work.unit}", file=sys.stderr)
+        return sample
+
+
+if __name__ == "__main__":
+    sys.exit(main())
