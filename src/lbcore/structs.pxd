@@ -55,7 +55,6 @@ cdef struct limiter_t:           # counters: any thread; the rest: set when made
 cdef struct upstream_t:          # counters: any thread; address, weight: set when made
     gauge_t in_flight            # picked and not given back: dialling and open connections
     word_t ejected_until_ns      # 0: in the pool; passive health, monotonic clock
-    counter_t failures           # consecutive failed dials since `failures_base`; see balance.pyx
     word_t failing               # consecutive failed dials
     counter_t picked
     counter_t errors             # failed dials, all of them
@@ -178,7 +177,8 @@ cdef enum leg_flag_t:
     LEG_BROKEN = 16              # the socket reported an error: nothing can be written
     LEG_HUNG_UP = 32             # epoll reports HUP or ERR, which cannot be masked
     LEG_BULK = 64                # reads fill their buffer: worth a pipe
-    LEG_FIN_SEEN = 128           # epoll reported RDHUP
+    LEG_WRITABLE = 128           # epoll said so and nothing was written since
+    LEG_NOTIFIED = 256           # close_notify was written; the FIN follows when all is sent
 
 
 cdef struct leg_t:               # one side of a connection; the worker's
@@ -217,13 +217,18 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     bint app_limited             # counted in app.limiter
     bint unauthenticated         # counted in node.unauthenticated, linked in worker.strangers
     bint proven                  # possession of the certificate's key was shown
-    bint asked                   # the policy was asked; linked in worker.parked
-    bint parked
+    bint parked                  # linked in worker.parked, waiting for the policy
+    bint asked                   # the question is out; else it found the ring full
+    bint counted                 # counted in node.open
+    bint alerted                 # a fatal alert was written: it must arrive
+    bint doomed                  # in worker.doomed: nothing may touch it but the worker that closes it
+    bint expired                 # its deadline has passed; the stage that sees it clears it
+    bint forwarding              # reached stage 8
     bint lingering               # everything is released but the socket
     bint tls_idle                # record buffers were given back
     scope_t refused_by
 
-    uint8_t tried[8]             # indexes of upstreams that failed this connection
+    uint16_t tried[8]            # indexes of upstreams that failed this connection
     uint8_t attempts             # upstreams dialled
     uint8_t failed               # how many of `tried` are set
 
@@ -240,7 +245,7 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     uint64_t dialled_ns
     uint64_t connected_ns
     uint64_t active_ns           # last time a payload byte moved
-    uint64_t ending_ns           # abort under way: until then the peer may take what is left
+    reason_t first_end           # who ended first, once somebody did
 
     uint64_t deadline_ns         # 0: none
     conn_t *timer_next
@@ -250,7 +255,7 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     conn_t *stranger_prev
     conn_t *parked_next
     conn_t *parked_prev
-    conn_t *free_next
+    conn_t *free_next            # in slab.free, or in worker.doomed
 
 
 # ---- between threads -----------------------------------------------------------------------------
@@ -418,7 +423,7 @@ cdef struct worker_t:            # one thread; its own but for the fields marked
     conn_t *strangers_head       # oldest unauthenticated connection
     conn_t *strangers_tail
     conn_t *parked               # waiting for the policy
-    uint32_t unasked             # parked ones whose question found the ring full
+    conn_t *doomed               # to be closed after this batch of events: `reason` is set
     uint32_t lingering
     uint64_t accept_paused_until_ns
     bint accept_paused

@@ -31,7 +31,7 @@ cdef extern from "atomics.h" nogil:
     uint64_t word_exchange(word_t *word, uint64_t wanted)
     void word_subtract(word_t *word, uint64_t amount)
     uint64_t word_add(word_t *word, uint64_t amount)
-    uint64_t word_read_ordered(const word_t *word)
+    uint64_t word_read_ordered(word_t *word)
 
     void refs_start(refs_t *refs)
     void refs_take(refs_t *refs)

@@ -26,7 +26,7 @@ cdef enum tls_result_t:
     TLS_DONE = 0         # handshake finished, or everything was sent
     TLS_WANT_READ = -1   # needs bytes that are not here yet
     TLS_CLOSED = -2      # close_notify: a clean end
-    TLS_FAILED = -3      # see tls_failure()
+    TLS_FAILED = -3      # handshake: see out_failure; else: see failure()
 
 
 cdef struct tls_failure_t:
@@ -66,10 +66,13 @@ cdef struct tls_engine_t:
 
     # A server connection on `config` that moves bytes through `io`. NULL when memory is out.
     void *(*connection_new)(tls_pool_t *pool, void *config, tls_io_t *io) noexcept nogil
-    # Ends it. `handshaken` connections may be wiped and kept for the next one.
+    # Ends it; the engine may wipe it and keep it for the next one.
     void (*connection_free)(tls_pool_t *pool, void *connection) noexcept nogil
 
-    tls_result_t (*handshake)(void *connection) noexcept nogil
+    # After TLS_FAILED, `output` holds what may still be sent (a fatal alert the client can read) or
+    # nothing. Never anything that a client could take for a clean end.
+    # *out_failure is set with TLS_FAILED only.
+    tls_result_t (*handshake)(void *connection, tls_io_t *io, tls_failure_t *out_failure) noexcept nogil
     # > 0 bytes of plaintext, else a tls_result_t. Call again until WANT_READ, CLOSED or FAILED.
     ssize_t (*recv)(void *connection, uint8_t *plain, size_t room) noexcept nogil
     # TLS_DONE: all of `plain` is in `output`.
@@ -79,8 +82,6 @@ cdef struct tls_engine_t:
 
     # What the last TLS_FAILED of this thread meant. Read it before the next call.
     void (*failure)(void *connection, tls_failure_t *out_failure) noexcept nogil
-    # Whether `output` after a failed handshake may be sent: only a plaintext fatal alert may.
-    bint (*alert_is_public)(void *connection) noexcept nogil
 
     # The client's leaf after the handshake, or what it sent before it failed. False: none.
     bint (*peer)(void *connection, tls_peer_t *out_peer) noexcept nogil

@@ -1,0 +1,123 @@
+"""Builds the extensions of lbcore; everything else is in pyproject.toml.
+
+LBCORE_BUILD chooses the flags, never the sources: release (default), debug, asan, tsan, cover.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# In the order a reader meets them: vocabulary, parts, TLS, the path, the threads, what Python sees.
+MODULES = [
+    "lbcore.codes",
+    *(f"lbcore.parts.{name}" for name in (
+        "cells", "rings", "slab", "timers", "poller", "chunks", "pipes", "limiter", "balance", "der",
+        "policy", "verdicts", "sockets", "legs", "early", "strangers", "parking",
+    )),
+    "lbcore.tls.s2n",
+    *(f"lbcore.path.{name}" for name in (
+        "accept", "handshake", "authenticate", "authorize", "limit", "pick", "dial", "move", "forward",
+        "close",
+    )),
+    "lbcore.worker",
+    "lbcore.limits",
+    "lbcore.application",
+    "lbcore.engine",
+]  # fmt: skip
+
+BUILDS = {
+    "release": (["-O2", "-g1"], []),
+    "debug": (["-O0", "-g3", "-DLBCORE_DEBUG"], []),
+    "asan": (
+        ["-O1", "-g", "-DLBCORE_DEBUG", "-fno-omit-frame-pointer", "-fsanitize=address,undefined",
+         "-fno-sanitize-recover=undefined"],
+        ["-fsanitize=address,undefined"],
+    ),
+    "tsan": (["-O1", "-g", "-DLBCORE_DEBUG", "-fsanitize=thread"], ["-fsanitize=thread"]),
+    "cover": (["-O0", "-g", "--coverage"], ["--coverage"]),
+}  # fmt: skip
+
+SOURCE = Path("src/lbcore")
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "initializedcheck": False,
+    "cdivision": True,
+    "emit_code_comments": False,
+}
+
+
+def contracts() -> list[str]:
+    """All files that more than one module is compiled from."""
+    return sorted(str(path) for pattern in ("*.pxd", "*.h") for path in SOURCE.rglob(pattern))
+
+
+def layout_hash() -> str:
+    """Modules built from other contracts than the rest must not be loaded together."""
+    digest = hashlib.sha256()
+    for name in contracts():
+        digest.update(Path(name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def extensions() -> list[Extension]:
+    compile_flags, link_flags = BUILDS[os.environ.get("LBCORE_BUILD", "release")]
+    warnings = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
+                "-Wno-sign-compare"]  # fmt: skip
+    return [
+        Extension(
+            module,
+            [str(Path("src", *module.split("."))) + ".pyx"],
+            include_dirs=[str(SOURCE), str(SOURCE / "sys"), str(SOURCE / "tls")],
+            define_macros=[("_GNU_SOURCE", None), ("LBCORE_LAYOUT", f'"{layout_hash()}"')],
+            extra_compile_args=[*warnings, *compile_flags],
+            extra_link_args=[*link_flags, "-lpthread", "-ldl"],
+            depends=contracts(),
+        )
+        for module in MODULES
+    ]
+
+
+class Build(build_ext):
+    """Says in one sentence what is missing, and uses all processors."""
+
+    def build_extensions(self) -> None:
+        compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+        if shutil.which(compiler.split()[0]) is None:
+            sys.exit(
+                f"lbcore: no C compiler ({compiler}): install build-essential (Debian), gcc (Fedora) "
+                "or build-base (Alpine)"
+            )
+        if not Path(sysconfig.get_path("include"), "Python.h").exists():
+            sys.exit(
+                "lbcore: the Python headers are missing: install python3-dev (Debian, Alpine) "
+                "or python3-devel (Fedora)"
+            )
+        self.parallel = self.parallel or len(os.sched_getaffinity(0))
+        super().build_extensions()
+
+
+def cythonized() -> list[Extension]:
+    from Cython.Build import cythonize
+
+    return cythonize(
+        extensions(),
+        build_dir="build/cython",
+        compiler_directives=DIRECTIVES,
+        emit_linenums=True,
+        nthreads=len(os.sched_getaffinity(0)),
+        include_path=["src"],
+    )
+
+
+# A source distribution or a metadata query needs no C.
+WANTS_CODE = any(command.startswith(("build", "bdist", "install", "develop", "editable")) for command in sys.argv)
+
+setup(ext_modules=cythonized() if WANTS_CODE else extensions(), cmdclass={"build_ext": Build})

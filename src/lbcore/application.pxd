@@ -1,0 +1,15 @@
+from lbcore.structs cimport app_t, upstream_t
+
+
+cdef class UpstreamServer:
+    cdef upstream_t *cell        # one reference
+    cdef readonly str address
+    cdef readonly int weight
+    cdef readonly object max_connections
+
+
+cdef class Application:
+    cdef app_t *cell             # one reference
+    cdef readonly str name
+    cdef readonly tuple upstreams
+    cdef readonly object max_connections

@@ -1,0 +1,267 @@
+"""Application and UpstreamServer: what connections are balanced over."""
+
+import ipaddress
+import socket
+import struct
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from lbcore.codes import REASONS
+
+from lbcore.limits cimport RateLimitManager, limiter_of
+from lbcore.parts.balance cimport balance_is_ejected
+from lbcore.parts.cells cimport app_new, app_unref, limiter_ref, name_new, upstream_new, upstream_ref, upstream_unref
+from lbcore.structs cimport DIAL_ATTEMPTS_MAX, SCOPE_APP
+from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_read
+from lbcore.sys.linux cimport memcpy, monotonic_ns, sockaddr_in, sockaddr_in6
+
+cdef counter_t next_id           # of applications and upstreams, never reused
+WEIGHT_MAX = 65535
+UPSTREAMS_MAX = 65535
+
+
+def split_address(text):
+    """``"127.0.0.1:80"`` or ``"[::1]:80"`` as (IP address object, port).
+
+    Raises:
+        TypeError, ValueError: saying what is wrong.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"address: 'HOST:PORT' as text, not {text!r}")
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"address: expected HOST:PORT, not {text!r}")
+    if host.startswith("[") != host.endswith("]"):
+        raise ValueError(f"address: expected HOST:PORT, not {text!r}")
+    if ":" in host and not host.startswith("["):
+        raise ValueError(f"address: an IPv6 address goes in brackets: [{host}]:{port}")
+    try:
+        return ipaddress.ip_address(host.strip("[]")), int(port)
+    except ValueError:
+        raise ValueError(f"address: an IP address, not {host!r}") from None
+
+
+def socket_address(text):
+    """``HOST:PORT`` as the bytes of a sockaddr_in or sockaddr_in6."""
+    ip, port = split_address(text)
+    if ip.version == 4:
+        return struct.pack("=HH4s8x", socket.AF_INET, socket.htons(port), ip.packed)
+    return struct.pack("=HHI16sI", socket.AF_INET6, socket.htons(port), 0, ip.packed, 0)
+
+
+def check_seconds(name, value, least=0.001, most=10.0 * 365 * 86400):
+    """Seconds as nanoseconds. Raises TypeError or ValueError naming the argument."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name}: seconds, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}: {least:g} to {most:g} seconds, not {value!r}")
+    return round(value * 1e9)
+
+
+def check_count(name, value, least, most):
+    """A whole number in range. Raises TypeError or ValueError naming the argument."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: a whole number, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}: {least} to {most}, not {value}")
+    return value
+
+
+cdef class UpstreamServer:
+    """One server that connections are forwarded to. Belongs to one Application.
+
+    Args:
+        address: ``"10.0.0.1:80"`` or ``"[2001:db8::1]:80"``.
+        weight: its share of the open connections, relative to the others.
+        max_connections: never more than this many at once, or None.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        self.cell = upstream_new()
+        if self.cell == NULL:
+            raise MemoryError
+
+    def __init__(self, str address not None, weight=1, *, max_connections=None):
+        cdef bytes packed = socket_address(address)
+        if split_address(address)[1] == 0:
+            raise ValueError("address: the port is 0")
+        self.address = address
+        self.weight = check_count("weight", weight, 1, WEIGHT_MAX)
+        self.max_connections = max_connections
+        if max_connections is not None:
+            self.cell.in_flight_max = check_count("max_connections", max_connections, 1, 2**31 - 1)
+        self.cell.id = counter_next(&next_id) + 1
+        self.cell.weight = weight
+        self.cell.address_length = <uint32_t>len(packed)
+        memcpy(&self.cell.address, <const char *>packed, len(packed))
+
+    def __dealloc__(self):
+        upstream_unref(self.cell)
+
+    @property
+    def id(self):
+        """A number no other upstream of this process has or had."""
+        return self.cell.id
+
+    @property
+    def in_flight(self):
+        """Connections picked for it and not ended: dialling and open ones."""
+        return gauge_read(&self.cell.in_flight)
+
+    @property
+    def picked(self):
+        """Times it was picked so far."""
+        return counter_read(&self.cell.picked)
+
+    @property
+    def errors(self):
+        """Failed dials so far."""
+        return counter_read(&self.cell.errors)
+
+    @property
+    def ejected(self):
+        """Whether failed dials keep it out of the pool at the moment."""
+        return balance_is_ejected(self.cell, monotonic_ns())
+
+    def __repr__(self):
+        return f"<UpstreamServer {self.address} weight={self.weight} in_flight={self.in_flight}>"
+
+
+cdef class Application:
+    """A named group of upstream servers, balanced by least connections.
+
+    Immutable once made; safe to use from any thread.
+
+    Args:
+        name: for logs, limits and permissions.
+        upstreams: at least one UpstreamServer, each in one application only.
+        max_connections: connections open at once in the whole application, or None.
+        connect_timeout: seconds one dial may take.
+        connect_attempts: upstreams one connection may try, 1 to 8.
+        idle_timeout: seconds without a byte in either direction.
+        half_close_timeout: the same once one side has ended.
+        tcp_keepalive: seconds of silence before the kernel probes a peer.
+        on_truncated: ``"reset"`` or ``"eof"``: what the upstream sees when a TLS client vanishes
+            without close_notify.
+        passive_failures: failed dials in a row that take an upstream out of the pool; 0: never.
+        passive_eject: seconds it stays out.
+        max_ejected: the share of the upstreams that may be out at once, 0 to 1.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+
+    def __cinit__(self, name, upstreams, **kwargs):
+        self.cell = NULL
+
+    def __init__(
+        self,
+        str name not None,
+        upstreams,
+        *,
+        max_connections=None,
+        connect_timeout=1.0,
+        connect_attempts=3,
+        idle_timeout=1800.0,
+        half_close_timeout=60.0,
+        tcp_keepalive=60.0,
+        on_truncated="reset",
+        passive_failures=5,
+        passive_eject=10.0,
+        max_ejected=0.5,
+    ):
+        cdef UpstreamServer server
+        cdef RateLimitManager scope
+        cdef bytes encoded = name.encode()
+        cdef tuple servers = tuple(upstreams)
+        if self.cell != NULL:
+            raise RuntimeError("Application: already made")
+        if not name or len(encoded) > 255:
+            raise ValueError("name: 1 to 255 bytes")
+        if not servers:
+            raise ValueError("upstreams: needs at least one upstream")
+        if len(servers) > UPSTREAMS_MAX:
+            raise ValueError(f"upstreams: at most {UPSTREAMS_MAX}")
+        for item in servers:
+            if not isinstance(item, UpstreamServer):
+                raise TypeError(f"upstreams: UpstreamServer objects, not {item!r}")
+        if len({server.address for server in servers}) != len(servers):
+            raise ValueError("upstreams: the same address is there twice; use weight instead")
+        if on_truncated not in ("reset", "eof"):
+            raise ValueError(f"on_truncated: 'reset' or 'eof', not {on_truncated!r}")
+        if not isinstance(max_ejected, (int, float)) or not 0 <= max_ejected <= 1:
+            raise ValueError(f"max_ejected: 0 to 1, not {max_ejected!r}")
+        self.cell = app_new(<uint32_t>len(servers))
+        if self.cell == NULL:
+            raise MemoryError
+        self.name = name
+        self.upstreams = servers
+        self.max_connections = max_connections
+        self.cell.id = counter_next(&next_id) + 1
+        self.cell.name = name_new(encoded, <uint32_t>len(encoded))
+        if self.cell.name == NULL:
+            raise MemoryError
+        self.cell.connect_timeout_ns = check_seconds("connect_timeout", connect_timeout)
+        self.cell.connect_attempts = check_count(
+            "connect_attempts", connect_attempts, 1, DIAL_ATTEMPTS_MAX)
+        self.cell.idle_timeout_ns = check_seconds("idle_timeout", idle_timeout)
+        self.cell.half_close_timeout_ns = check_seconds("half_close_timeout", half_close_timeout)
+        self.cell.keepalive_s = max(1, check_seconds("tcp_keepalive", tcp_keepalive, most=32767) // 10**9)
+        self.cell.truncated_is_eof = on_truncated == "eof"
+        self.cell.failures_max = check_count("passive_failures", passive_failures, 0, 2**31 - 1)
+        self.cell.eject_ns = check_seconds("passive_eject", passive_eject)
+        self.cell.ejected_max = <uint32_t>(len(servers) * max_ejected)
+        if max_connections is not None:
+            scope = limiter_of(name, SCOPE_APP, max_connections, None, None)
+            self.cell.limiter = limiter_ref(scope.cell)
+        for server in servers:
+            self.cell.upstreams[self.cell.upstream_count] = upstream_ref(server.cell)
+            self.cell.upstream_count += 1
+
+    def __dealloc__(self):
+        app_unref(self.cell)
+
+    @property
+    def id(self):
+        """A number no other application of this process has or had."""
+        return self.cell.id
+
+    @property
+    def open_connections(self):
+        """Connections past accept and not ended."""
+        return gauge_read(&self.cell.open)
+
+    def stats(self):
+        """Counters as plain dicts: totals, ends by reason, upstreams. Any thread; numbers that belong
+        together may differ by what happened while they were read."""
+        cdef int reason
+        ended = {}
+        for reason in range(1, len(REASONS)):
+            count = counter_read(&self.cell.ended[reason])
+            if count:
+                ended[REASONS[reason]] = count
+        return {
+            "open": self.open_connections,
+            "accepted": counter_read(&self.cell.accepted),
+            "forwarded": counter_read(&self.cell.forwarded),
+            "bytes_in": counter_read(&self.cell.bytes_in),
+            "bytes_out": counter_read(&self.cell.bytes_out),
+            "ended": ended,
+            "upstreams": [
+                {
+                    "address": server.address,
+                    "weight": server.weight,
+                    "in_flight": server.in_flight,
+                    "picked": server.picked,
+                    "errors": server.errors,
+                    "ejected": server.ejected,
+                }
+                for server in self.upstreams
+            ],
+        }
+
+    def __repr__(self):
+        return f"<Application {self.name!r} upstreams={len(self.upstreams)} open={self.open_connections}>"

@@ -1,0 +1,1 @@
+"""Building blocks: they know nothing of the path a connection takes."""

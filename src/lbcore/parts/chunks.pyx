@@ -1,0 +1,91 @@
+"""Buffers for what a peer is too slow to take.
+
+Five size classes; a few free ones of each are kept, so that a slow reader does not cost an allocation
+per wake-up, and so few that a crowd of slow readers that left does not stay in memory. One thread: the
+worker that owns the pool.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free, malloc
+
+from lbcore.sys.linux cimport memcpy, memmove
+
+cdef enum:
+    CLASSES = 5
+    SMALLEST_SHIFT = 13          # 8 KiB
+    KEPT_MAX = 16                # per class
+
+cdef uint32_t class_room(int size_class) noexcept nogil:
+    # 8, 16, 32, 64 KiB, and a full batch with what its records add.
+    if size_class == CLASSES - 1:
+        return 147456
+    return <uint32_t>1 << (SMALLEST_SHIFT + size_class)
+
+
+cdef chunk_t *chunk_take(chunk_pool_t *pool, size_t length) noexcept nogil:
+    cdef int size_class
+    cdef chunk_t *chunk
+    for size_class in range(CLASSES):
+        if length <= class_room(size_class):
+            break
+    else:
+        return NULL
+    chunk = pool.free[size_class]
+    if chunk != NULL:
+        pool.free[size_class] = chunk.next
+        pool.kept[size_class] -= 1
+    else:
+        chunk = <chunk_t *>malloc(sizeof(chunk_t) + class_room(size_class))
+        if chunk == NULL:
+            return NULL
+        chunk.size_class = <uint8_t>size_class
+        chunk.room = class_room(size_class)
+    chunk.next = NULL
+    chunk.start = 0
+    chunk.length = 0
+    return chunk
+
+
+cdef void chunk_give(chunk_pool_t *pool, chunk_t *chunk) noexcept nogil:
+    cdef int size_class = chunk.size_class
+    if pool.kept[size_class] >= KEPT_MAX:
+        free(chunk)
+        return
+    chunk.next = pool.free[size_class]
+    pool.free[size_class] = chunk
+    pool.kept[size_class] += 1
+
+
+cdef void chunk_pool_fini(chunk_pool_t *pool) noexcept nogil:
+    cdef int size_class
+    cdef chunk_t *chunk
+    for size_class in range(CLASSES):
+        while pool.free[size_class] != NULL:
+            chunk = pool.free[size_class]
+            pool.free[size_class] = chunk.next
+            free(chunk)
+        pool.kept[size_class] = 0
+
+
+cdef bint chunk_append(chunk_pool_t *pool, chunk_t **holder, const uint8_t *data,
+                       size_t length) noexcept nogil:
+    cdef chunk_t *chunk = holder[0]
+    cdef chunk_t *larger
+    if length == 0:
+        return True
+    if chunk == NULL or chunk.length + length > chunk.room:
+        larger = chunk_take(pool, length + (chunk.length if chunk != NULL else 0))
+        if larger == NULL:
+            return False
+        if chunk != NULL:
+            memcpy(larger.data, chunk.data + chunk.start, chunk.length)
+            larger.length = chunk.length
+            chunk_give(pool, chunk)
+        chunk = larger
+        holder[0] = chunk
+    elif chunk.start + chunk.length + length > chunk.room:
+        memmove(chunk.data, chunk.data + chunk.start, chunk.length)
+        chunk.start = 0
+    memcpy(chunk.data + chunk.start + chunk.length, data, length)
+    chunk.length += <uint32_t>length
+    return True

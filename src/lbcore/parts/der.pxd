@@ -1,0 +1,14 @@
+"""The few fields of an X.509 certificate that the data plane needs, straight from its DER."""
+
+from libc.stdint cimport uint8_t
+
+from lbcore.codes cimport reason_t
+
+
+# Copies the serial number, big endian without leading zeros. REASON_NONE, or REASON_BAD_SERIAL when it
+# is not a positive integer of 1 to 20 octets, or REASON_BAD_CERTIFICATE when the DER is broken.
+cdef reason_t der_serial(const uint8_t *der, size_t length, uint8_t *out_serial,
+                         uint8_t *out_length) noexcept nogil
+# REASON_NONE when a client may authenticate with this leaf: extended key usage clientAuth is there, and
+# an RSA key has at least 2 048 bits.
+cdef reason_t der_fit_for_client(const uint8_t *der, size_t length) noexcept nogil

@@ -1,0 +1,200 @@
+"""Reading a certificate's DER (X.690) where the TLS library has no call for it.
+
+Only definite lengths and low tag numbers, which is all that DER certificates have (RFC 5280). Every
+length is checked against what encloses it; anything odd is a bad certificate. Signature, dates and
+chain are the TLS library's business and were verified before.
+
+Pure functions, any thread.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from lbcore.codes cimport (
+    REASON_BAD_CERTIFICATE,
+    REASON_BAD_SERIAL,
+    REASON_NONE,
+    REASON_WEAK_KEY,
+    REASON_WRONG_PURPOSE,
+)
+from lbcore.structs cimport SERIAL_OCTETS_MAX
+from lbcore.sys.linux cimport memcmp, memcpy
+
+cdef enum:
+    TAG_INTEGER = 0x02
+    TAG_BIT_STRING = 0x03
+    TAG_OCTET_STRING = 0x04
+    TAG_OID = 0x06
+    TAG_SEQUENCE = 0x30
+    TAG_VERSION = 0xa0           # [0] EXPLICIT, in TBSCertificate
+    TAG_EXTENSIONS = 0xa3        # [3] EXPLICIT, in TBSCertificate
+    RSA_OCTETS_MIN = 256
+
+# 2.5.29.37, id-ce-extKeyUsage
+cdef const uint8_t[3] OID_EXT_KEY_USAGE = [0x55, 0x1D, 0x25]
+# 1.3.6.1.5.5.7.3.2, id-kp-clientAuth
+cdef const uint8_t[8] OID_CLIENT_AUTH = [0x2B, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02]
+# 1.2.840.113549.1.1.1 and .10, rsaEncryption and id-RSASSA-PSS: all but the last octet
+cdef const uint8_t[8] OID_RSA_STEM = [0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01]
+
+
+cdef struct span_t:              # what is left to read
+    const uint8_t *at
+    size_t left
+
+
+cdef struct item_t:              # one tag-length-value
+    uint8_t tag
+    span_t body
+
+
+cdef bint item_next(span_t *span, item_t *out_item) noexcept nogil:
+    cdef size_t length
+    cdef size_t octets
+    cdef size_t header = 2
+    if span.left < 2:
+        return False
+    out_item.tag = span.at[0]
+    length = span.at[1]
+    if length & 0x80:
+        octets = length & 0x7f
+        if octets == 0 or octets > 3 or span.left < 2 + octets:
+            return False
+        length = 0
+        while header < 2 + octets:
+            length = (length << 8) | span.at[header]
+            header += 1
+    if span.left - header < length:
+        return False
+    out_item.body.at = span.at + header
+    out_item.body.left = length
+    span.at += header + length
+    span.left -= header + length
+    return True
+
+
+cdef bint item_expect(span_t *span, uint8_t tag, item_t *out_item) noexcept nogil:
+    return item_next(span, out_item) and out_item.tag == tag
+
+
+cdef bint enter_certificate(const uint8_t *der, size_t length, span_t *out_fields) noexcept nogil:
+    """The fields of TBSCertificate, from the serial number on."""
+    cdef span_t whole
+    cdef item_t item
+    cdef span_t ahead
+    whole.at = der
+    whole.left = length
+    if not item_expect(&whole, TAG_SEQUENCE, &item):
+        return False
+    whole = item.body
+    if not item_expect(&whole, TAG_SEQUENCE, &item):
+        return False
+    out_fields[0] = item.body
+    ahead = out_fields[0]
+    if item_next(&ahead, &item) and item.tag == TAG_VERSION:
+        out_fields[0] = ahead
+    return True
+
+
+cdef reason_t der_serial(const uint8_t *der, size_t length, uint8_t *out_serial,
+                         uint8_t *out_length) noexcept nogil:
+    cdef span_t fields
+    cdef item_t serial
+    cdef const uint8_t *at
+    cdef size_t left
+    out_length[0] = 0
+    if not enter_certificate(der, length, &fields) or not item_expect(&fields, TAG_INTEGER, &serial):
+        return REASON_BAD_CERTIFICATE
+    at = serial.body.at
+    left = serial.body.left
+    if left == 0 or at[0] & 0x80:            # empty, or negative in two's complement
+        return REASON_BAD_SERIAL
+    while left > 0 and at[0] == 0:           # DER pads a positive number whose first bit is set
+        at += 1
+        left -= 1
+    if left == 0 or left > SERIAL_OCTETS_MAX:
+        return REASON_BAD_SERIAL
+    memcpy(out_serial, at, left)
+    out_length[0] = <uint8_t>left
+    return REASON_NONE
+
+
+cdef reason_t der_fit_for_client(const uint8_t *der, size_t length) noexcept nogil:
+    cdef span_t fields
+    cdef item_t item
+    cdef int i
+    cdef reason_t reason
+    if not enter_certificate(der, length, &fields):
+        return REASON_BAD_CERTIFICATE
+    for i in range(5):                       # serialNumber, signature, issuer, validity, subject
+        if not item_next(&fields, &item):
+            return REASON_BAD_CERTIFICATE
+    if not item_expect(&fields, TAG_SEQUENCE, &item):
+        return REASON_BAD_CERTIFICATE
+    reason = judge_key(item.body)
+    if reason != REASON_NONE:
+        return reason
+    while item_next(&fields, &item):
+        if item.tag == TAG_EXTENSIONS:
+            return judge_extensions(item.body)
+    return REASON_WRONG_PURPOSE              # no extensions, so no clientAuth
+
+
+cdef reason_t judge_key(span_t key_info) noexcept nogil:
+    """SubjectPublicKeyInfo: an RSA modulus below 2 048 bits is too weak; other keys are the library's."""
+    cdef item_t algorithm
+    cdef item_t oid
+    cdef item_t bits
+    cdef item_t item
+    cdef span_t inside
+    if not item_expect(&key_info, TAG_SEQUENCE, &algorithm):
+        return REASON_BAD_CERTIFICATE
+    if not item_expect(&algorithm.body, TAG_OID, &oid):
+        return REASON_BAD_CERTIFICATE
+    if oid.body.left != 9 or memcmp(oid.body.at, OID_RSA_STEM, 8) != 0:
+        return REASON_NONE
+    if not item_expect(&key_info, TAG_BIT_STRING, &bits) or bits.body.left < 1:
+        return REASON_BAD_CERTIFICATE
+    inside.at = bits.body.at + 1             # after the count of unused bits
+    inside.left = bits.body.left - 1
+    if not item_expect(&inside, TAG_SEQUENCE, &item):
+        return REASON_BAD_CERTIFICATE
+    inside = item.body
+    if not item_expect(&inside, TAG_INTEGER, &item):
+        return REASON_BAD_CERTIFICATE
+    while item.body.left > 0 and item.body.at[0] == 0:
+        item.body.at += 1
+        item.body.left -= 1
+    return REASON_NONE if item.body.left >= RSA_OCTETS_MIN else REASON_WEAK_KEY
+
+
+cdef reason_t judge_extensions(span_t wrapped) noexcept nogil:
+    cdef item_t item
+    cdef item_t extension
+    cdef item_t oid
+    cdef item_t value
+    cdef span_t extensions
+    if not item_expect(&wrapped, TAG_SEQUENCE, &item):
+        return REASON_BAD_CERTIFICATE
+    extensions = item.body
+    while item_expect(&extensions, TAG_SEQUENCE, &extension):
+        if not item_expect(&extension.body, TAG_OID, &oid):
+            return REASON_BAD_CERTIFICATE
+        if oid.body.left != 3 or memcmp(oid.body.at, OID_EXT_KEY_USAGE, 3) != 0:
+            continue
+        while item_next(&extension.body, &value):
+            if value.tag == TAG_OCTET_STRING:
+                return judge_purposes(value.body)
+        return REASON_BAD_CERTIFICATE
+    return REASON_WRONG_PURPOSE
+
+
+cdef reason_t judge_purposes(span_t wrapped) noexcept nogil:
+    cdef item_t item
+    cdef span_t purposes
+    if not item_expect(&wrapped, TAG_SEQUENCE, &item):
+        return REASON_BAD_CERTIFICATE
+    purposes = item.body
+    while item_expect(&purposes, TAG_OID, &item):
+        if item.body.left == 8 and memcmp(item.body.at, OID_CLIENT_AUTH, 8) == 0:
+            return REASON_NONE
+    return REASON_WRONG_PURPOSE

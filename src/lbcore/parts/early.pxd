@@ -1,0 +1,13 @@
+"""Bytes a client sends before its connection is forwarded: held, bounded, never delivered early."""
+
+from lbcore.codes cimport step_t
+from lbcore.structs cimport conn_t, worker_t
+
+
+# Holds what is left in worker.io.input after the handshake.
+# WAIT: go on; CLOSE: the client is gone.
+cdef step_t early_keep(conn_t *conn, worker_t *worker) noexcept nogil
+# The client's socket has something while its connection waits for a verdict, a dial.
+cdef step_t early_read(conn_t *conn, worker_t *worker) noexcept nogil
+# Watches the client while its connection waits.
+cdef void early_watch(conn_t *conn, worker_t *worker) noexcept nogil

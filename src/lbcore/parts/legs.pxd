@@ -1,0 +1,18 @@
+"""Writing to one side of a connection, and keeping what its socket would not take."""
+
+from libc.stdint cimport uint8_t
+
+from lbcore.structs cimport leg_t, worker_t
+
+
+# Sends bytes that are ready for the socket (ciphertext on a TLS leg) behind what is waiting already;
+# the rest waits in leg.out. 0, or an errno: the leg is broken or memory is out.
+cdef int leg_put(worker_t *worker, leg_t *leg, const uint8_t *data, size_t length) noexcept nogil
+# Sends what waits. 0 (leg.out is NULL when all went), or an errno: the leg is broken.
+cdef int leg_flush(worker_t *worker, leg_t *leg) noexcept nogil
+# Encrypts and sends. `length` <= BATCH_MAX. 0 or an errno.
+cdef int leg_put_plain(worker_t *worker, leg_t *leg, const uint8_t *plain, size_t length) noexcept nogil
+# Forgets what waits: nobody will take it.
+cdef void leg_drop(worker_t *worker, leg_t *leg) noexcept nogil
+# Makes the worker's buffers ready for one engine call on `length` bytes of input.
+cdef void leg_io(worker_t *worker, const uint8_t *data, size_t length) noexcept nogil

@@ -1,0 +1,12 @@
+"""What is done to a socket besides reading and writing."""
+
+from libc.stdint cimport uint32_t
+
+# 0 or an errno.
+cdef int socket_tune(int fd, uint32_t keepalive_s) noexcept nogil
+# The next close sends RST and forgets what is unsent.
+cdef void socket_will_reset(int fd) noexcept nogil
+# Bytes the peer has not acknowledged.
+cdef int socket_unacknowledged(int fd) noexcept nogil
+# The pending error, cleared.
+cdef int socket_error(int fd) noexcept nogil

@@ -1,0 +1,47 @@
+"""The cap on connections that have not authenticated yet.
+
+When it is reached, the oldest one is evicted and not the newcomer: a flood of silent sockets is old, an
+honest client finishes within milliseconds. The cap is the node's; each worker evicts from its own list.
+"""
+
+from lbcore.codes cimport REASON_UNAUTHENTICATED_FULL
+from lbcore.sys.atomics cimport gauge_give, gauge_take
+
+
+cdef void stranger_enter(worker_t *worker, conn_t *conn) noexcept nogil:
+    conn.unauthenticated = True
+    conn.stranger_next = NULL
+    conn.stranger_prev = worker.strangers_tail
+    if worker.strangers_tail != NULL:
+        worker.strangers_tail.stranger_next = conn
+    else:
+        worker.strangers_head = conn
+    worker.strangers_tail = conn
+    if gauge_take(&worker.node.unauthenticated) > worker.node.unauthenticated_max:
+        doom(worker, worker.strangers_head)
+
+
+cdef void doom(worker_t *worker, conn_t *conn) noexcept nogil:
+    """Closed by the worker after this batch of events; out of the list now, so it is not picked again."""
+    stranger_leave(worker, conn)
+    conn.reason = REASON_UNAUTHENTICATED_FULL
+    conn.doomed = True
+    conn.free_next = worker.doomed
+    worker.doomed = conn
+
+
+cdef void stranger_leave(worker_t *worker, conn_t *conn) noexcept nogil:
+    if not conn.unauthenticated:
+        return
+    conn.unauthenticated = False
+    gauge_give(&worker.node.unauthenticated)
+    if conn.stranger_prev != NULL:
+        conn.stranger_prev.stranger_next = conn.stranger_next
+    else:
+        worker.strangers_head = conn.stranger_next
+    if conn.stranger_next != NULL:
+        conn.stranger_next.stranger_prev = conn.stranger_prev
+    else:
+        worker.strangers_tail = conn.stranger_prev
+    conn.stranger_next = NULL
+    conn.stranger_prev = NULL

@@ -1,0 +1,287 @@
+"""Stage 8, forward: both directions until both have ended.
+
+Backpressure: what a socket does not take waits in that leg's `out`, and while it waits nothing more is
+read for it. So a connection holds at most one batch a direction, and a stalled side stops only its own
+direction. One batch a direction and wake-up, then the next connection: epoll is level-triggered and
+comes back.
+
+Ends: a proper end of one side (close_notify, or FIN on a plain leg) is passed on once everything before
+it was delivered, and the other direction goes on. An abort is passed on as an abort: the bytes before it
+are delivered and acknowledged, then both sides are reset, because a client must never take an aborted
+stream for a complete one. `reason` is set as soon as that is decided (`is_ending`).
+
+How bytes move is in move.pyx; here is when.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from lbcore.codes cimport (
+    REASON_CLIENT_CLOSED,
+    REASON_CLIENT_RESET,
+    REASON_CLIENT_TRUNCATED,
+    REASON_ERROR,
+    REASON_HALF_CLOSE_TIMEOUT,
+    REASON_IDLE,
+    REASON_NONE,
+    REASON_UPSTREAM_CLOSED,
+    REASON_UPSTREAM_RESET,
+    STEP_CLOSE,
+    STEP_WAIT,
+    reason_t,
+)
+from lbcore.parts.cells cimport tls_unref
+from lbcore.parts.legs cimport leg_drop, leg_flush, leg_io, leg_put
+from lbcore.parts.poller cimport poller_want
+from lbcore.parts.sockets cimport socket_error, socket_unacknowledged
+from lbcore.parts.timers cimport timer_arm
+from lbcore.path.move cimport move_bytes, move_pending
+from lbcore.structs cimport (
+    LEG_BROKEN,
+    LEG_CLEAN,
+    LEG_ENDED,
+    LEG_FINISHED,
+    LEG_HUNG_UP,
+    LEG_NOTIFIED,
+    LEG_READABLE,
+    LEG_WRITABLE,
+    leg_t,
+)
+from lbcore.sys.atomics cimport counter_add
+from lbcore.sys.linux cimport ENOMEM, EPOLLIN, EPOLLOUT, EPOLLRDHUP, SHUT_WR, shutdown
+from lbcore.tls.engine cimport TLS_DONE
+
+cdef enum:
+    QUIET_NS = 1000000000        # after this long without a byte, TLS buffers go back
+    DELIVERY_NS = 1000000000     # how long an abort waits for the peer to take what came before it
+    DELIVERY_LOOK_NS = 20000000
+
+
+cdef step_t forward_step(conn_t *conn, worker_t *worker) noexcept nogil:
+    if not conn.forwarding:
+        begin(conn, worker)
+    if conn.reason == REASON_NONE:
+        if conn.expired and look_at_clock(conn, worker) == STEP_CLOSE:
+            return STEP_CLOSE
+        if move(conn, worker) == STEP_CLOSE:
+            return STEP_CLOSE
+    if conn.reason != REASON_NONE:
+        return deliver_then_end(conn, worker)
+    return watch(conn, worker)
+
+
+cdef void begin(conn_t *conn, worker_t *worker) noexcept nogil:
+    """First time here: early bytes of the client are waiting in upstream.out."""
+    conn.forwarding = True
+    counter_add(&conn.app.forwarded, 1)
+    conn.upstream.flags |= LEG_WRITABLE
+    conn.client.flags |= LEG_WRITABLE
+    conn.active_ns = worker.now_ns
+    timer_arm(&worker.wheel, conn, worker.now_ns + soon_ns(conn))
+
+
+# ---- bytes and ends ------------------------------------------------------------------------------
+
+cdef step_t move(conn_t *conn, worker_t *worker) noexcept nogil:
+    if move_pending(&conn.client, &conn.upstream) and conn.upstream.flags & LEG_WRITABLE:
+        flush(conn, worker, &conn.client, &conn.upstream)
+    if move_pending(&conn.upstream, &conn.client) and conn.client.flags & LEG_WRITABLE:
+        flush(conn, worker, &conn.upstream, &conn.client)
+    if conn.client.flags & LEG_READABLE:
+        pump(conn, worker, &conn.client, &conn.upstream)
+    if conn.upstream.flags & LEG_READABLE:
+        pump(conn, worker, &conn.upstream, &conn.client)
+    if conn.sys_errno == ENOMEM:
+        return end_now(conn, REASON_ERROR)   # a byte that could not be kept is a byte lost
+    if conn.client.flags & LEG_BROKEN:
+        return end_now(conn, REASON_CLIENT_RESET)
+    judge_ends(conn, worker)
+    if conn.reason != REASON_NONE:
+        return STEP_WAIT
+    pass_on_end(conn, worker, &conn.client, &conn.upstream)
+    pass_on_end(conn, worker, &conn.upstream, &conn.client)
+    if conn.client.flags & conn.upstream.flags & LEG_ENDED:
+        if conn.client.flags & conn.upstream.flags & LEG_FINISHED:
+            return end_now(conn, conn.first_end)
+    return STEP_WAIT
+
+
+cdef step_t end_now(conn_t *conn, reason_t reason) noexcept nogil:
+    if conn.reason == REASON_NONE:
+        conn.reason = reason
+    return STEP_CLOSE
+
+
+cdef void flush(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
+    cdef uint32_t before = target.out.length if target.out != NULL else 0
+    if source.pipe != NULL:
+        source.flags |= LEG_READABLE     # splice empties the pipe and goes on reading
+        target.flags &= ~<uint32_t>LEG_WRITABLE
+        return
+    conn.sys_errno = leg_flush(worker, target)
+    if target.out == NULL or target.out.length < before:
+        conn.active_ns = worker.now_ns
+
+
+cdef void pump(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
+    """One batch, if the other side can take it."""
+    cdef int problem
+    if source.flags & LEG_ENDED and source.pipe == NULL:
+        source.flags &= ~<uint32_t>LEG_READABLE
+        return
+    if target.out != NULL or target.flags & (LEG_BROKEN | LEG_FINISHED):
+        source.flags &= ~<uint32_t>LEG_READABLE
+        if source.flags & LEG_HUNG_UP and source is &conn.client:
+            # Nothing may be read from it now, but a reset must not wait for that.
+            problem = socket_error(source.fd)
+            if problem != 0:
+                conn.sys_errno = problem
+                source.flags |= LEG_BROKEN
+        return
+    problem = move_bytes(conn, worker, source, target)
+    if problem != 0:
+        conn.sys_errno = problem
+
+
+cdef void judge_ends(conn_t *conn, worker_t *worker) noexcept nogil:
+    """Sets `reason` when a side ended in a way that the other one must see as an abort."""
+    cdef uint32_t client = conn.client.flags
+    cdef uint32_t upstream = conn.upstream.flags
+    if conn.first_end == REASON_NONE:
+        if client & LEG_ENDED:
+            conn.first_end = REASON_CLIENT_CLOSED
+        elif upstream & LEG_ENDED:
+            conn.first_end = REASON_UPSTREAM_CLOSED
+    if upstream & LEG_ENDED and not upstream & LEG_CLEAN or upstream & LEG_BROKEN and upstream & LEG_ENDED:
+        conn.reason = REASON_UPSTREAM_RESET
+    elif client & LEG_ENDED and not client & LEG_CLEAN:
+        if conn.tls_error != NULL:
+            conn.reason = REASON_CLIENT_RESET
+        elif conn.app.truncated_is_eof or upstream & LEG_ENDED or client & LEG_NOTIFIED:
+            conn.client.flags |= LEG_CLEAN   # nobody is misled: our end was announced, or the operator says so
+        else:
+            conn.reason = REASON_CLIENT_TRUNCATED
+    if conn.reason != REASON_NONE:
+        conn.active_ns = worker.now_ns
+
+
+cdef void pass_on_end(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
+    """The proper end of one side, once everything before it is in the other side's socket."""
+    if not source.flags & LEG_ENDED or target.flags & (LEG_FINISHED | LEG_BROKEN):
+        return
+    if move_pending(source, target):
+        return
+    if target.tls != NULL and not target.flags & LEG_NOTIFIED:
+        target.flags |= LEG_NOTIFIED
+        leg_io(worker, NULL, 0)
+        if worker.tls_engine.shutdown_send(target.tls) == TLS_DONE:
+            leg_put(worker, target, worker.io.output, worker.io.output_at)
+        if target.out != NULL:
+            return
+    shutdown(target.fd, SHUT_WR)
+    target.flags |= LEG_FINISHED
+    timer_arm(&worker.wheel, conn, worker.now_ns + soon_ns(conn))
+
+
+# ---- waiting -------------------------------------------------------------------------------------
+
+cdef uint32_t wanted_of(leg_t *source, leg_t *target) noexcept nogil:
+    """What to watch on `source`: reading while the other side can take it, writing while it owes."""
+    cdef uint32_t wanted = 0
+    if not source.flags & LEG_ENDED and not move_pending(source, target):
+        if not target.flags & (LEG_BROKEN | LEG_FINISHED):
+            wanted = EPOLLIN | EPOLLRDHUP
+    if move_pending(target, source):
+        wanted |= EPOLLOUT
+    return wanted
+
+
+cdef step_t watch(conn_t *conn, worker_t *worker) noexcept nogil:
+    cdef int problem = poller_want(
+        worker.epoll_fd, conn, &conn.client, wanted_of(&conn.client, &conn.upstream))
+    if problem == 0:
+        problem = poller_want(
+            worker.epoll_fd, conn, &conn.upstream, wanted_of(&conn.upstream, &conn.client))
+    if problem != 0:
+        conn.sys_errno = problem
+        return end_now(conn, REASON_ERROR)
+    if conn.tls_idle and conn.active_ns == worker.now_ns:
+        conn.tls_idle = False
+        timer_arm(&worker.wheel, conn, worker.now_ns + soon_ns(conn))
+    return STEP_WAIT
+
+
+cdef bint is_half_closed(conn_t *conn) noexcept nogil:
+    return (conn.client.flags | conn.upstream.flags) & LEG_ENDED != 0
+
+
+cdef uint64_t patience_ns(conn_t *conn) noexcept nogil:
+    """How long no byte may move."""
+    return conn.app.half_close_timeout_ns if is_half_closed(conn) else conn.app.idle_timeout_ns
+
+
+cdef uint64_t soon_ns(conn_t *conn) noexcept nogil:
+    """When to look at the clock after a change."""
+    cdef uint64_t limit_ns = patience_ns(conn)
+    return limit_ns if limit_ns < QUIET_NS else QUIET_NS
+
+
+cdef step_t look_at_clock(conn_t *conn, worker_t *worker) noexcept nogil:
+    """The timer is not moved with every byte: it fires, looks when the last byte moved, and waits on."""
+    cdef uint64_t due_ns = conn.active_ns + patience_ns(conn)
+    cdef uint64_t quiet_ns = conn.active_ns + QUIET_NS
+    conn.expired = False
+    if due_ns <= worker.now_ns:
+        return end_now(conn, REASON_HALF_CLOSE_TIMEOUT if is_half_closed(conn) else REASON_IDLE)
+    if not conn.tls_idle:
+        if quiet_ns <= worker.now_ns:
+            go_quiet(conn, worker)
+        elif quiet_ns < due_ns:
+            due_ns = quiet_ns
+    timer_arm(&worker.wheel, conn, due_ns)
+    return STEP_WAIT
+
+
+cdef void go_quiet(conn_t *conn, worker_t *worker) noexcept nogil:
+    """Most connections are idle most of the time: their TLS state shrinks to a third."""
+    conn.tls_idle = True
+    if conn.client.tls == NULL:
+        return
+    if conn.tls == NULL:
+        worker.tls_engine.release_buffers(conn.client.tls)
+    elif worker.tls_engine.go_idle(conn.client.tls):
+        tls_unref(conn.tls)
+        conn.tls = NULL
+
+
+# ---- aborts --------------------------------------------------------------------------------------
+
+cdef step_t deliver_then_end(conn_t *conn, worker_t *worker) noexcept nogil:
+    """An abort of one side: the other one gets what came before it, then the reset.
+
+    A reset destroys what the kernel has not sent, so it waits until the peer has acknowledged
+    everything, for a second after the last progress, or as long as a half-closed connection may stall
+    while bytes still wait here.
+    """
+    cdef bint from_client = conn.reason != REASON_UPSTREAM_RESET
+    cdef leg_t *source = &conn.client if from_client else &conn.upstream
+    cdef leg_t *target = &conn.upstream if from_client else &conn.client
+    cdef uint64_t limit_ns = DELIVERY_NS
+    conn.expired = False
+    if move_pending(source, target) and target.flags & LEG_WRITABLE:
+        flush(conn, worker, source, target)
+        if source.pipe != NULL:
+            move_bytes(conn, worker, source, target)
+    if target.flags & LEG_BROKEN:
+        return STEP_CLOSE
+    if not move_pending(source, target):
+        if socket_unacknowledged(target.fd) == 0:
+            return STEP_CLOSE
+    elif conn.app.half_close_timeout_ns > limit_ns:
+        limit_ns = conn.app.half_close_timeout_ns
+    if conn.active_ns + limit_ns <= worker.now_ns:
+        return STEP_CLOSE
+    leg_drop(worker, source)
+    poller_want(worker.epoll_fd, conn, source, 0)
+    poller_want(worker.epoll_fd, conn, target, EPOLLOUT if move_pending(source, target) else 0)
+    timer_arm(&worker.wheel, conn, worker.now_ns + DELIVERY_LOOK_NS)
+    return STEP_WAIT

@@ -1,0 +1,129 @@
+"""Stage 2, handshake: drive TLS 1.3 until it is done or late.
+
+Before any TLS object exists, the first five bytes must look like a TLS record: a library would
+otherwise wait for as many bytes as `GET /` announces, and a TLS object for every stranger is what a
+flood wants. The deadline is absolute from accept: dripped bytes do not extend it. Input is bounded too.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from lbcore.codes cimport (
+    REASON_CLIENT_GONE,
+    REASON_ERROR,
+    REASON_HANDSHAKE_TIMEOUT,
+    REASON_HANDSHAKE_TOO_BIG,
+    REASON_NOT_TLS,
+    STEP_CLOSE,
+    STEP_NEXT,
+    STEP_WAIT,
+    reason_t,
+)
+from lbcore.parts.early cimport early_keep
+from lbcore.parts.legs cimport leg_flush, leg_io, leg_put
+from lbcore.parts.poller cimport poller_want
+from lbcore.parts.timers cimport timer_arm, timer_disarm
+from lbcore.structs cimport BATCH_MIN, LEG_READABLE
+from lbcore.sys.linux cimport EAGAIN, EINTR, EPOLLIN, EPOLLOUT, EPOLLRDHUP, errno, memcpy, monotonic_ns, recv
+from lbcore.tls.engine cimport TLS_DONE, TLS_FAILED, tls_failure_t, tls_result_t
+
+cdef enum:
+    PREFACE = 5
+    CONTENT_HANDSHAKE = 22       # RFC 8446, 5.1
+    MAJOR_VERSION = 3
+    RECORD_MIN = 4
+    RECORD_MAX = 16384
+    INPUT_MAX = 32768
+
+
+cdef step_t handshake_step(conn_t *conn, worker_t *worker) noexcept nogil:
+    cdef ssize_t got
+    cdef size_t kept = conn.preface_length
+    if conn.tls == NULL:
+        return STEP_NEXT
+    if not conn.client.watched:
+        timer_arm(&worker.wheel, conn, conn.accepted_ns + worker.node.handshake_timeout_ns)
+        return wait(conn, worker)
+    if conn.expired:
+        conn.expired = False
+        return over(conn, REASON_HANDSHAKE_TIMEOUT)
+    if conn.client.out != NULL and leg_flush(worker, &conn.client) != 0:
+        return over(conn, REASON_CLIENT_GONE)
+    if not conn.client.flags & LEG_READABLE:
+        return wait(conn, worker)
+    conn.client.flags &= ~<uint32_t>LEG_READABLE
+    if conn.client.tls == NULL:
+        memcpy(worker.scratch_in, conn.preface, kept)
+    else:
+        kept = 0
+    got = recv(conn.client.fd, worker.scratch_in + kept, BATCH_MIN, 0)
+    if got <= 0:
+        if got < 0 and (errno == EAGAIN or errno == EINTR):
+            return wait(conn, worker)
+        conn.sys_errno = errno if got < 0 else 0
+        return over(conn, REASON_CLIENT_GONE)
+    return consume(conn, worker, kept + <size_t>got)
+
+
+cdef step_t over(conn_t *conn, reason_t reason) noexcept nogil:
+    conn.reason = reason
+    return STEP_CLOSE
+
+
+cdef step_t wait(conn_t *conn, worker_t *worker) noexcept nogil:
+    cdef uint32_t wanted = EPOLLIN | EPOLLRDHUP
+    if conn.client.out != NULL:
+        wanted |= EPOLLOUT
+    conn.sys_errno = poller_want(worker.epoll_fd, conn, &conn.client, wanted)
+    return STEP_WAIT if conn.sys_errno == 0 else over(conn, REASON_ERROR)
+
+
+cdef bint looks_like_tls(const uint8_t *data, size_t length) noexcept nogil:
+    """As far as can be told from `length` bytes, at least one."""
+    cdef uint32_t record
+    if data[0] != CONTENT_HANDSHAKE:
+        return False
+    if length > 1 and data[1] != MAJOR_VERSION:
+        return False
+    if length < PREFACE:
+        return True
+    record = (<uint32_t>data[3] << 8) | data[4]
+    return RECORD_MIN <= record <= RECORD_MAX
+
+
+cdef step_t consume(conn_t *conn, worker_t *worker, size_t length) noexcept nogil:
+    cdef tls_result_t result
+    cdef tls_failure_t failure
+    if conn.client.tls == NULL:
+        if not looks_like_tls(worker.scratch_in, length):
+            return over(conn, REASON_NOT_TLS)
+        if length < PREFACE:
+            memcpy(conn.preface, worker.scratch_in, length)
+            conn.preface_length = <uint8_t>length
+            return wait(conn, worker)
+        conn.client.tls = worker.tls_engine.connection_new(worker.tls_pool, conn.tls.config, &worker.io)
+        if conn.client.tls == NULL:
+            return over(conn, REASON_ERROR)
+    conn.handshake_bytes += <uint32_t>length
+    leg_io(worker, worker.scratch_in, length)
+    result = worker.tls_engine.handshake(conn.client.tls, &worker.io, &failure)
+    if result == TLS_FAILED:
+        conn.tls_error = failure.name
+        conn.alerted = worker.io.output_at > 0
+    if worker.io.output_at > 0 and leg_put(worker, &conn.client, worker.io.output, worker.io.output_at) != 0:
+        return over(conn, REASON_CLIENT_GONE)
+    if result == TLS_FAILED:
+        return over(conn, failure.reason)
+    if result == TLS_DONE:
+        return finish(conn, worker)
+    if conn.handshake_bytes > INPUT_MAX:
+        return over(conn, REASON_HANDSHAKE_TOO_BIG)
+    return wait(conn, worker)
+
+
+cdef step_t finish(conn_t *conn, worker_t *worker) noexcept nogil:
+    conn.proven = True
+    conn.handshaken_ns = monotonic_ns()
+    timer_disarm(&worker.wheel, conn)
+    if early_keep(conn, worker) == STEP_CLOSE:
+        return STEP_CLOSE
+    return STEP_NEXT

@@ -1,0 +1,197 @@
+"""Moving one batch: decrypt, encrypt, copy or splice.
+
+    TLS -> plain     recv, decrypt every record in it, one send
+    plain -> TLS     recv, encrypt into records, one send
+    plain -> plain   recv and send while it is little; in bulk, splice through a borrowed pipe
+
+The batch starts at 16 KiB and doubles while reads fill it, so a chat costs little cache and a transfer
+few system calls. An end of the stream that comes with the bytes is noted, not acted upon: forward does.
+
+Splice: EAGAIN from the socket side means "socket empty" or "pipe full by slots" (a pipe has a slot per
+page, and some 23 kB of small segments fill it), so the pipe's own byte count decides what to do, and a
+pipe with bytes in it stays with its connection.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from lbcore.parts.legs cimport leg_io, leg_put, leg_put_plain
+from lbcore.parts.pipes cimport pipe_give, pipe_take
+from lbcore.structs cimport (
+    BATCH_MAX,
+    BATCH_MIN,
+    CONN_BYTES_MAX,
+    LEG_BROKEN,
+    LEG_BULK,
+    LEG_CLEAN,
+    LEG_ENDED,
+    LEG_READABLE,
+    SCRATCH_BYTES,
+    pipe_t,
+)
+from lbcore.sys.linux cimport (
+    EAGAIN,
+    EINTR,
+    SPLICE_F_MOVE,
+    SPLICE_F_NONBLOCK,
+    errno,
+    recv,
+    splice,
+)
+from lbcore.tls.engine cimport TLS_CLOSED, TLS_WANT_READ, tls_failure_t
+
+cdef enum:
+    BULK_MIN = 65536             # a read of this size is worth a pipe
+    SPLICE_BUDGET = 524288       # bytes a wake-up
+
+
+cdef int move_bytes(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
+    if source.pipe != NULL:
+        return splice_through(conn, worker, source, target)
+    if source.flags & LEG_BULK and source.tls == NULL and target.tls == NULL:
+        source.pipe = pipe_take(worker)
+        if source.pipe != NULL:
+            return splice_through(conn, worker, source, target)
+    return copy(conn, worker, source, target)
+
+
+cdef uint32_t batch_room(conn_t *conn, leg_t *source) noexcept nogil:
+    """How much to read: the leg's batch, within what the connection may hold in both directions."""
+    cdef uint32_t held = 0
+    if source.batch < BATCH_MIN:
+        source.batch = BATCH_MIN
+    if conn.client.out != NULL:
+        held += conn.client.out.length
+    if conn.upstream.out != NULL:
+        held += conn.upstream.out.length
+    if held + source.batch > CONN_BYTES_MAX:
+        return CONN_BYTES_MAX - held if held < CONN_BYTES_MAX - BATCH_MIN else BATCH_MIN
+    return source.batch
+
+
+cdef int copy(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
+    cdef uint32_t room = batch_room(conn, source)
+    cdef ssize_t got
+    source.flags &= ~<uint32_t>LEG_READABLE
+    got = recv(source.fd, worker.scratch_in, room, 0)
+    if got < 0:
+        if errno == EAGAIN or errno == EINTR:
+            return 0
+        return broken(source)
+    if got == 0:
+        source.flags |= LEG_ENDED
+        if source.tls == NULL:
+            source.flags |= LEG_CLEAN
+        return 0
+    adapt(source, <uint32_t>got, room)
+    conn.active_ns = worker.now_ns
+    if source.tls != NULL:
+        return decrypt(conn, worker, source, target, <size_t>got)
+    source.bytes += <uint64_t>got
+    if target.tls != NULL:
+        return leg_put_plain(worker, target, worker.scratch_in, <size_t>got)
+    return leg_put(worker, target, worker.scratch_in, <size_t>got)
+
+
+cdef int broken(leg_t *leg) noexcept nogil:
+    """A socket that fails a read takes no write either."""
+    leg.flags = (leg.flags | LEG_ENDED | LEG_BROKEN) & ~<uint32_t>LEG_CLEAN
+    return errno
+
+
+cdef void adapt(leg_t *source, uint32_t got, uint32_t room) noexcept nogil:
+    if got == room:
+        if source.batch < BATCH_MAX:
+            source.batch *= 2
+        if got >= BULK_MIN:
+            source.flags |= LEG_BULK
+    elif got < source.batch // 4 and source.batch > BATCH_MIN:
+        source.batch //= 2
+
+
+cdef int decrypt(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target,
+                 size_t length) noexcept nogil:
+    """Every record of the batch; what came before a bad one is delivered all the same."""
+    cdef size_t used = 0
+    cdef ssize_t got
+    cdef tls_failure_t failure
+    leg_io(worker, worker.scratch_in, length)
+    while True:
+        got = worker.tls_engine.recv(source.tls, worker.scratch_plain + used, SCRATCH_BYTES - used)
+        if got <= 0:
+            break
+        used += <size_t>got
+    if got == TLS_CLOSED:
+        source.flags |= LEG_ENDED | LEG_CLEAN
+    elif got != TLS_WANT_READ:
+        worker.tls_engine.failure(source.tls, &failure)
+        conn.tls_error = failure.name
+        source.flags = (source.flags | LEG_ENDED) & ~<uint32_t>LEG_CLEAN
+    source.bytes += used
+    if used == 0:
+        return 0
+    return leg_put(worker, target, worker.scratch_plain, used)
+
+
+# ---- splice --------------------------------------------------------------------------------------
+
+cdef int splice_through(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
+    cdef pipe_t *pipe = source.pipe
+    cdef uint32_t moved = 0
+    cdef bint source_dry = False
+    cdef int problem = 0
+    source.flags &= ~<uint32_t>LEG_READABLE
+    while moved < SPLICE_BUDGET:
+        source_dry = splice_in(source, pipe)
+        if pipe.length == 0:
+            break
+        problem = splice_out(target, pipe, &moved)
+        if problem != 0 or pipe.length > 0:
+            break
+        if source_dry:
+            break
+    source.bytes += moved
+    if moved > 0:
+        conn.active_ns = worker.now_ns
+    if moved < BULK_MIN and pipe.length == 0:
+        source.flags &= ~<uint32_t>LEG_BULK
+    if problem == EAGAIN:
+        return 0                         # the pipe keeps its bytes and stays with the connection
+    if pipe.length == 0 or problem != 0:
+        pipe_give(worker, pipe)
+        source.pipe = NULL
+    return problem
+
+
+cdef bint splice_in(leg_t *source, pipe_t *pipe) noexcept nogil:
+    """Socket to pipe. True: nothing more can be had now."""
+    cdef ssize_t got
+    if source.flags & LEG_ENDED or pipe.length >= pipe.room:
+        return True
+    got = splice(source.fd, NULL, pipe.write_fd, NULL, pipe.room - pipe.length,
+                 SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+    if got > 0:
+        pipe.length += <uint32_t>got
+        return False
+    if got == 0:
+        source.flags |= LEG_ENDED | LEG_CLEAN
+    elif errno != EAGAIN and errno != EINTR:
+        broken(source)
+    return True
+
+
+cdef int splice_out(leg_t *target, pipe_t *pipe, uint32_t *moved) noexcept nogil:
+    """Pipe to socket. 0, EAGAIN when the socket is full, or what broke it."""
+    cdef ssize_t sent
+    while pipe.length > 0:
+        sent = splice(pipe.read_fd, NULL, target.fd, NULL, pipe.length, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+        if sent > 0:
+            pipe.length -= <uint32_t>sent
+            moved[0] += <uint32_t>sent
+        elif sent < 0 and errno == EINTR:
+            continue
+        elif sent < 0 and errno == EAGAIN:
+            return EAGAIN
+        else:
+            target.flags |= LEG_BROKEN
+            return errno if sent < 0 else EAGAIN
+    return 0

@@ -1,0 +1,1 @@
+"""Borrowed from C: declarations only, no logic."""

@@ -1,0 +1,494 @@
+"""TLS 1.3 by s2n-tls on AWS-LC, taken from the package awscrt.
+
+Theory of operation, where s2n is not what one expects:
+
+* The library sits inside awscrt's extension module and is opened with dlopen; no name of it is linked.
+  Another libs2n.so may be named in LBCORE_S2N_LIBRARY. It is initialised once per process and never
+  cleaned up: its clean-up would pull the floor from under other users of the same library.
+* Memory comes from malloc: by default s2n locks its pages, and an ordinary user runs out of lockable
+  memory after fewer than two hundred connections.
+* Blinding: after a bad handshake s2n puts the *calling thread* to sleep for up to 30 s. Every config
+  sets that to zero and every connection, again after each wipe, blinds itself (that is: not at all; a
+  failed handshake is closed at once here, as with any other TLS library).
+* s2n_recv gives one record a call and is called until BLOCKED: its mode for several records loses
+  plaintext already decrypted when a later record is bad. A positive result says nothing about the end:
+  a close_notify shows on the next call only.
+* There is no way to send a chosen alert, and s2n_shutdown after a refused certificate writes
+  close_notify, which a client takes for a clean end. So a failed handshake sends nothing, but for
+  errors in the ClientHello, where s2n_shutdown is asked and its output is kept only if it is a
+  plaintext fatal alert.
+* Errors are told apart by type and by name: their numbers change between releases.
+* Identity is ours to judge, so host name verification is off. Chain: at most three certificates are
+  read, and authenticate asks for exactly two (leaf and configured CA) in the *validated* chain. A
+  limit of two would let a sub-CA's leaf in when the sub-CA is what the client sends as its chain; one
+  would refuse an honest leaf with its CA.
+
+Config functions run on set-up threads; everything else on the worker that owns the connection.
+"""
+
+import importlib.util
+import os
+from importlib import metadata
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free, malloc
+
+from lbcore.codes cimport *
+from lbcore.parts.der cimport der_fit_for_client
+from lbcore.sys.linux cimport EAGAIN, errno, memcmp, memcpy, strlen
+from lbcore.tls.engine cimport (
+    TLS_CLOSED,
+    TLS_DONE,
+    TLS_FAILED,
+    TLS_WANT_READ,
+    tls_engine_t,
+    tls_failure_t,
+    tls_io_t,
+    tls_material_t,
+    tls_peer_t,
+    tls_pool_t,
+    tls_result_t,
+)
+from lbcore.tls.s2n_api cimport (
+    RTLD_LOCAL,
+    RTLD_NOW,
+    dlerror,
+    dlopen,
+    s2n_api_resolve,
+    s2n_api_t,
+    s2n_cert_chain_and_key,
+    s2n_config,
+    s2n_connection,
+)
+
+cdef enum:
+    MODE_SERVER = 0
+    CERT_AUTH_REQUIRED = 1
+    SELF_SERVICE_BLINDING = 1
+    CHAIN_DEPTH = 3
+    CHAIN_WANTED = 2             # leaf and CA
+    ERROR_BLOCKED = 3
+    POOL_MAX = 64
+
+# TLS 1.3 only; AES-128-GCM, AES-256-GCM, ChaCha20; X25519MLKEM768, SecP256r1MLKEM768, X25519, P-256, P-384.
+cdef const char *SECURITY_POLICY = b"CloudFront-TLS-1-3-2025"
+
+cdef struct box_t:               # what `config` is to the caller
+    s2n_config *config
+    s2n_cert_chain_and_key *chain
+
+cdef struct pool_t:              # wiped connections, ready for the next client
+    s2n_connection *connections[64]
+    int count
+
+cdef s2n_api_t api
+# What an idle connection points at instead of its own config: no certificate, no trust store.
+cdef s2n_config *idle_config = NULL
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+cdef struct name_reason_t:
+    const char *name
+    reason_t reason
+
+cdef name_reason_t[18] REASONS_BY_NAME = [
+    name_reason_t(b"S2N_ERR_CERT_UNTRUSTED", REASON_UNKNOWN_CA),
+    name_reason_t(b"S2N_ERR_CERT_EXPIRED", REASON_EXPIRED),
+    name_reason_t(b"S2N_ERR_CERT_NOT_YET_VALID", REASON_NOT_YET_VALID),
+    name_reason_t(b"S2N_ERR_CERT_REVOKED", REASON_REVOKED),
+    name_reason_t(b"S2N_ERR_CERT_INTENT_INVALID", REASON_WRONG_PURPOSE),
+    name_reason_t(b"S2N_ERR_CERT_MAX_CHAIN_DEPTH_EXCEEDED", REASON_WRONG_ISSUER),
+    name_reason_t(b"S2N_ERR_CERT_TYPE_UNSUPPORTED", REASON_NO_CERTIFICATE),
+    name_reason_t(b"S2N_ERR_NO_CERT_FOUND", REASON_NO_CERTIFICATE),
+    name_reason_t(b"S2N_ERR_MISSING_CLIENT_CERT", REASON_NO_CERTIFICATE),
+    name_reason_t(b"S2N_ERR_CERT_INVALID", REASON_BAD_CERTIFICATE),
+    name_reason_t(b"S2N_ERR_CERT_UNHANDLED_CRITICAL_EXTENSION", REASON_BAD_CERTIFICATE),
+    name_reason_t(b"S2N_ERR_CERT_CRL", REASON_BAD_CERTIFICATE),
+    name_reason_t(b"S2N_ERR_CERT_UNTRUSTED_SIGNATURE", REASON_BAD_CERTIFICATE),
+    name_reason_t(b"S2N_ERR_VERIFY_SIGNATURE", REASON_BAD_CERTIFICATE),
+    name_reason_t(b"S2N_ERR_SECURITY_POLICY_INCOMPATIBLE_CERT", REASON_WEAK_KEY),
+    name_reason_t(b"S2N_ERR_PROTOCOL_VERSION_UNSUPPORTED", REASON_TLS_VERSION),
+    name_reason_t(b"S2N_ERR_UNKNOWN_PROTOCOL_VERSION", REASON_TLS_VERSION),
+    name_reason_t(b"S2N_ERR_DEPRECATED_SECURITY_POLICY", REASON_TLS_VERSION),
+]
+
+
+cdef bint same_text(const char *a, const char *b) noexcept nogil:
+    cdef size_t length = strlen(a)
+    return strlen(b) == length and memcmp(a, b, length) == 0
+
+
+cdef const char *error_name() noexcept nogil:
+    return api.s2n_strerror_name(api.s2n_errno_location()[0])
+
+
+cdef bint is_blocked() noexcept nogil:
+    return api.s2n_error_get_type(api.s2n_errno_location()[0]) == ERROR_BLOCKED
+
+
+cdef void s2n_failure(void *connection, tls_failure_t *out_failure) noexcept nogil:
+    cdef int i
+    out_failure.name = error_name()
+    out_failure.reason = REASON_HANDSHAKE_FAILED
+    for i in range(18):
+        if same_text(out_failure.name, REASONS_BY_NAME[i].name):
+            out_failure.reason = REASONS_BY_NAME[i].reason
+            return
+
+
+# ---- bytes in and out ----------------------------------------------------------------------------
+
+cdef int on_recv(void *context, uint8_t *buffer, uint32_t length) noexcept nogil:
+    cdef tls_io_t *io = <tls_io_t *>context
+    cdef size_t left = io.input_length - io.input_at
+    global errno
+    if left == 0:
+        errno = EAGAIN
+        return -1
+    if left > length:
+        left = length
+    memcpy(buffer, io.input + io.input_at, left)
+    io.input_at += left
+    return <int>left
+
+
+cdef int on_send(void *context, const uint8_t *buffer, uint32_t length) noexcept nogil:
+    cdef tls_io_t *io = <tls_io_t *>context
+    global errno
+    if io.output_room - io.output_at < length:
+        errno = EAGAIN
+        return -1
+    memcpy(io.output + io.output_at, buffer, length)
+    io.output_at += length
+    return <int>length
+
+
+# ---- configs -------------------------------------------------------------------------------------
+
+cdef void *s2n_config_box_new(const tls_material_t *material, char *problem, size_t room) noexcept nogil:
+    cdef box_t *box = <box_t *>calloc(1, sizeof(box_t))
+    cdef const char *step
+    if box == NULL:
+        snprintf(problem, room, b"out of memory")
+        return NULL
+    step = config_fill(box, material)
+    if step != NULL:
+        snprintf(problem, room, b"%s: %s (%s)", step,
+                 api.s2n_strerror(api.s2n_errno_location()[0], b"EN"), error_name())
+        s2n_config_box_free(box)
+        return NULL
+    return box
+
+
+cdef const char *config_fill(box_t *box, const tls_material_t *material) noexcept nogil:
+    """NULL, or what could not be done."""
+    cdef int i
+    box.config = api.s2n_config_new_minimal()
+    if box.config == NULL:
+        return b"config"
+    if api.s2n_config_set_cipher_preferences(box.config, SECURITY_POLICY) != 0:
+        return b"security policy"
+    if api.s2n_config_set_max_blinding_delay(box.config, 0) != 0:
+        return b"blinding"
+    box.chain = api.s2n_cert_chain_and_key_new()
+    if box.chain == NULL:
+        return b"certificate"
+    if api.s2n_cert_chain_and_key_load_pem(box.chain, material.certificate, material.key) != 0:
+        return b"certificate or key"
+    if api.s2n_config_add_cert_chain_and_key_to_store(box.config, box.chain) != 0:
+        return b"certificate"
+    if api.s2n_config_wipe_trust_store(box.config) != 0:
+        return b"trust store"
+    if api.s2n_config_add_pem_to_trust_store(box.config, material.client_ca) != 0:
+        return b"client CA"
+    if api.s2n_config_set_client_auth_type(box.config, CERT_AUTH_REQUIRED) != 0:
+        return b"client authentication"
+    if api.s2n_config_set_max_cert_chain_depth(box.config, CHAIN_DEPTH) != 0:
+        return b"chain depth"
+    if api.s2n_config_set_cert_authorities_from_trust_store(box.config) != 0:
+        return b"certificate authorities"
+    for i in range(material.alpn_count):
+        if api.s2n_config_append_protocol_preference(
+            box.config, <const uint8_t *>material.alpn[i], <uint8_t>strlen(material.alpn[i])
+        ) != 0:
+            return b"ALPN"
+    return NULL
+
+
+cdef void s2n_config_box_free(void *config) noexcept nogil:
+    cdef box_t *box = <box_t *>config
+    if box == NULL:
+        return
+    if box.config != NULL:
+        api.s2n_config_free(box.config)
+    if box.chain != NULL:
+        api.s2n_cert_chain_and_key_free(box.chain)
+    free(box)
+
+
+# ---- connections ---------------------------------------------------------------------------------
+
+cdef tls_pool_t *s2n_pool_new() noexcept nogil:
+    return <tls_pool_t *>calloc(1, sizeof(pool_t))
+
+
+cdef void s2n_pool_free(tls_pool_t *pool) noexcept nogil:
+    cdef pool_t *wiped = <pool_t *>pool
+    if wiped == NULL:
+        return
+    while wiped.count > 0:
+        wiped.count -= 1
+        api.s2n_connection_free(wiped.connections[wiped.count])
+    free(wiped)
+
+
+cdef bint prepare(s2n_connection *connection, box_t *box, tls_io_t *io) noexcept nogil:
+    """A new connection and a wiped one need the same: a wipe keeps only the mode."""
+    return (
+        api.s2n_connection_set_config(connection, box.config) == 0
+        and api.s2n_connection_set_blinding(connection, SELF_SERVICE_BLINDING) == 0
+        and api.s2n_connection_set_verify_host_callback(connection, NULL, NULL) == 0
+        and api.s2n_connection_set_recv_cb(connection, on_recv) == 0
+        and api.s2n_connection_set_send_cb(connection, on_send) == 0
+        and api.s2n_connection_set_recv_ctx(connection, io) == 0
+        and api.s2n_connection_set_send_ctx(connection, io) == 0
+        and api.s2n_connection_prefer_throughput(connection) == 0
+    )
+
+
+cdef void *s2n_connection_make(tls_pool_t *pool, void *config, tls_io_t *io) noexcept nogil:
+    cdef pool_t *wiped = <pool_t *>pool
+    cdef s2n_connection *connection
+    if wiped.count > 0:
+        wiped.count -= 1
+        connection = wiped.connections[wiped.count]
+    else:
+        connection = api.s2n_connection_new(MODE_SERVER)
+    if connection == NULL:
+        return NULL
+    if not prepare(connection, <box_t *>config, io):
+        api.s2n_connection_free(connection)
+        return NULL
+    return connection
+
+
+cdef void s2n_connection_end(tls_pool_t *pool, void *connection) noexcept nogil:
+    cdef pool_t *wiped = <pool_t *>pool
+    if wiped.count < POOL_MAX and api.s2n_connection_wipe(<s2n_connection *>connection) == 0:
+        # Off the config, which may be freed while this one waits in the pool.
+        if api.s2n_connection_set_config(<s2n_connection *>connection, idle_config) == 0:
+            wiped.connections[wiped.count] = <s2n_connection *>connection
+            wiped.count += 1
+            return
+    api.s2n_connection_free(<s2n_connection *>connection)
+
+
+cdef tls_result_t s2n_handshake(void *connection, tls_io_t *io, tls_failure_t *out_failure) noexcept nogil:
+    cdef int blocked = 0
+    if api.s2n_negotiate(<s2n_connection *>connection, &blocked) == 0:
+        return TLS_DONE
+    if is_blocked():
+        return TLS_WANT_READ
+    s2n_failure(connection, out_failure)     # before the next call overwrites it
+    alert_for(<s2n_connection *>connection, io)
+    return TLS_FAILED
+
+
+cdef void alert_for(s2n_connection *connection, tls_io_t *io) noexcept nogil:
+    """Leaves in `output` a fatal alert in the clear (RFC 8446, 6.2), as after a bad ClientHello, or
+    nothing: whatever s2n writes once keys exist is a close_notify."""
+    cdef int blocked = 0
+    cdef const uint8_t *record = io.output
+    io.output_at = 0
+    api.s2n_shutdown(connection, &blocked)
+    if io.output_at == 7 and record[0] == 21 and record[5] == 2 and record[6] in (40, 70):
+        return
+    io.output_at = 0
+
+
+cdef ssize_t s2n_receive(void *connection, uint8_t *plain, size_t room) noexcept nogil:
+    cdef int blocked = 0
+    cdef ssize_t got = api.s2n_recv(<s2n_connection *>connection, plain, <ssize_t>room, &blocked)
+    if got > 0:
+        return got
+    if got == 0:
+        return TLS_CLOSED
+    return TLS_WANT_READ if is_blocked() else TLS_FAILED
+
+
+cdef tls_result_t s2n_transmit(void *connection, const uint8_t *plain, size_t length) noexcept nogil:
+    cdef int blocked = 0
+    cdef size_t sent = 0
+    cdef ssize_t taken
+    while sent < length:
+        taken = api.s2n_send(<s2n_connection *>connection, plain + sent, <ssize_t>(length - sent), &blocked)
+        if taken < 0:
+            return TLS_FAILED            # BLOCKED too: the caller left room, so it cannot happen
+        sent += <size_t>taken
+    return TLS_DONE
+
+
+cdef tls_result_t s2n_finish_sending(void *connection) noexcept nogil:
+    cdef int blocked = 0
+    if api.s2n_shutdown_send(<s2n_connection *>connection, &blocked) == 0:
+        return TLS_DONE
+    return TLS_FAILED
+
+
+# ---- the peer ------------------------------------------------------------------------------------
+
+cdef bint s2n_peer(void *connection, tls_peer_t *out_peer) noexcept nogil:
+    """s2n keeps the client's chain as (24-bit length, DER) pairs, leaf first."""
+    cdef uint8_t *chain = NULL
+    cdef uint32_t length = 0
+    cdef size_t leaf
+    if api.s2n_connection_get_client_cert_chain(<s2n_connection *>connection, &chain, &length) != 0:
+        return False
+    if chain == NULL or length < 3:
+        return False
+    leaf = (<size_t>chain[0] << 16) | (<size_t>chain[1] << 8) | chain[2]
+    if leaf == 0 or leaf > length - 3:
+        return False
+    out_peer.leaf = chain + 3
+    out_peer.leaf_length = leaf
+    return True
+
+
+cdef reason_t s2n_judge_peer(void *connection, void *config) noexcept nogil:
+    cdef s2n_cert_chain_and_key *chain
+    cdef tls_peer_t peer
+    cdef uint32_t length = 0
+    if api.s2n_connection_client_cert_used(<s2n_connection *>connection) != 1:
+        return REASON_NO_CERTIFICATE
+    if not s2n_peer(connection, &peer):
+        return REASON_NO_CERTIFICATE
+    chain = api.s2n_cert_chain_and_key_new()
+    if chain == NULL:
+        return REASON_ERROR
+    if (
+        api.s2n_connection_get_peer_cert_chain(<s2n_connection *>connection, chain) != 0
+        or api.s2n_cert_chain_get_length(chain, &length) != 0
+    ):
+        length = 0
+    api.s2n_cert_chain_and_key_free(chain)
+    if length == 0:
+        return REASON_BAD_CERTIFICATE
+    if length != CHAIN_WANTED:
+        return REASON_WRONG_ISSUER
+    return der_fit_for_client(peer.leaf, peer.leaf_length)
+
+
+cdef const char *s2n_cipher(void *connection) noexcept nogil:
+    return api.s2n_connection_get_cipher(<s2n_connection *>connection)
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+cdef bint s2n_go_idle(void *connection) noexcept nogil:
+    """28 KB a connection become less than 10: handshake state, the reference to the config, and the
+    record buffers go. The order is not documented by s2n and has a test of its own."""
+    cdef s2n_connection *self = <s2n_connection *>connection
+    cdef bint detached
+    api.s2n_connection_free_handshake(self)
+    detached = api.s2n_connection_set_config(self, idle_config) == 0
+    api.s2n_connection_release_buffers(self)
+    return detached
+
+
+cdef void s2n_release_buffers(void *connection) noexcept nogil:
+    # Fails, harmlessly, while a record is half read.
+    api.s2n_connection_release_buffers(<s2n_connection *>connection)
+
+
+cdef int memory_ready() noexcept nogil:
+    return 0
+
+
+cdef int memory_allocate(void **out_memory, uint32_t wanted, uint32_t *out_allocated) noexcept nogil:
+    out_memory[0] = malloc(wanted)
+    if out_memory[0] == NULL:
+        return -1
+    out_allocated[0] = wanted
+    return 0
+
+
+cdef int memory_release(void *memory, uint32_t size) noexcept nogil:
+    free(memory)
+    return 0
+
+
+# ---- loading -------------------------------------------------------------------------------------
+
+def library_path() -> str:
+    """Where the library is: LBCORE_S2N_LIBRARY, or inside the package awscrt."""
+    named = os.environ.get("LBCORE_S2N_LIBRARY")
+    if named:
+        return named
+    spec = importlib.util.find_spec("_awscrt")
+    if spec is None or not spec.origin:
+        raise ImportError("lbcore: the package awscrt is not installed; pip install 'awscrt>=0.32,<0.39'")
+    return spec.origin
+
+
+def version() -> str:
+    """Name and version, for people."""
+    named = os.environ.get("LBCORE_S2N_LIBRARY")
+    if named:
+        return f"s2n-tls from {named}"
+    return f"s2n-tls on AWS-LC (awscrt {metadata.version('awscrt')})"
+
+
+cdef load():
+    """Opens the library and fills the table. Runs under the import lock, once per process."""
+    global idle_config
+    cdef const char *missing
+    cdef int at = 0
+    path = library_path()
+    encoded = os.fsencode(path)
+    cdef void *library = dlopen(encoded, RTLD_NOW | RTLD_LOCAL)
+    if library == NULL:
+        raise ImportError(f"lbcore: cannot open {path}: {dlerror().decode(errors='replace')}")
+    names = []
+    while True:
+        missing = s2n_api_resolve(library, &api, &at)
+        if missing == NULL:
+            break
+        names.append(missing.decode())
+    if names:
+        raise ImportError(f"lbcore: {path} does not export {', '.join(names)}")
+    # If this fails, somebody else in the process initialised the library: use it as it is.
+    if api.s2n_disable_atexit() == 0:
+        api.s2n_mem_set_callbacks(<void *>memory_ready, <void *>memory_ready, <void *>memory_allocate,
+                                  <void *>memory_release)
+        if api.s2n_init() != 0:
+            raise ImportError(f"lbcore: s2n_init: {error_name().decode()}")
+    idle_config = api.s2n_config_new_minimal()
+    if idle_config == NULL or api.s2n_config_set_max_blinding_delay(idle_config, 0) != 0:
+        raise ImportError(f"lbcore: s2n_config_new: {error_name().decode()}")
+    if api.s2n_config_set_cipher_preferences(idle_config, SECURITY_POLICY) != 0:
+        raise ImportError(f"lbcore: this s2n-tls does not know the policy {SECURITY_POLICY.decode()}")
+
+
+load()
+
+s2n_engine.name = b"s2n"
+s2n_engine.overhead_record = 22
+s2n_engine.overhead_call = 4096
+s2n_engine.config_new = s2n_config_box_new
+s2n_engine.config_free = s2n_config_box_free
+s2n_engine.pool_new = s2n_pool_new
+s2n_engine.pool_free = s2n_pool_free
+s2n_engine.connection_new = s2n_connection_make
+s2n_engine.connection_free = s2n_connection_end
+s2n_engine.handshake = s2n_handshake
+s2n_engine.recv = s2n_receive
+s2n_engine.send = s2n_transmit
+s2n_engine.shutdown_send = s2n_finish_sending
+s2n_engine.failure = s2n_failure
+s2n_engine.peer = s2n_peer
+s2n_engine.judge_peer = s2n_judge_peer
+s2n_engine.cipher = s2n_cipher
+s2n_engine.go_idle = s2n_go_idle
+s2n_engine.release_buffers = s2n_release_buffers

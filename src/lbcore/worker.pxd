@@ -1,0 +1,15 @@
+"""One worker: a thread with its own epoll set, connections, timers and buffers."""
+
+from libc.stdint cimport uint32_t
+
+from lbcore.structs cimport node_t, snapshot_t, worker_t
+from lbcore.tls.engine cimport tls_engine_t
+
+
+# All of it or NULL; takes a reference to the snapshot. Its listeners are watched once it runs.
+cdef worker_t *worker_new(node_t *node, uint32_t number, const tls_engine_t *engine, snapshot_t *snapshot,
+                          uint32_t slots) noexcept nogil
+# After its thread has ended (or was never started).
+cdef void worker_free(worker_t *worker) noexcept nogil
+# 0, or an errno. The thread blocks all signals and never touches the interpreter.
+cdef int worker_start(worker_t *worker) noexcept nogil
