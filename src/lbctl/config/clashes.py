@@ -1,0 +1,99 @@
+"""Values that may appear once only: listen addresses, upstreams of one app, serials."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Any
+
+from lbctl.config.faults import Fault, Path, dotted
+from lbctl.config.references import section
+from lbctl.config.values import parse_serial, shorten, split_address
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def faults(tree: dict[str, Any]) -> Iterator[Fault]:
+    """Every value that clashes with an earlier one."""
+    yield from _listeners(tree)
+    for name, app in section(tree, "apps").items():
+        yield from _upstreams(name, section({"": app}, "").get("upstreams"))
+    yield from _serials(tree)
+
+
+def _listeners(tree: dict[str, Any]) -> Iterator[Fault]:
+    by_port: dict[int, list[tuple[Address, str]]] = {}
+    for name, app in section(tree, "apps").items():
+        address = _address(section({"": app}, "").get("listen"))
+        if address is None or address[1] == 0:
+            continue
+        host, port = address
+        taken = by_port.setdefault(port, [])
+        for other, other_name in taken:
+            if _overlap(host, other):
+                yield Fault(
+                    ("apps", name, "listen"),
+                    f"the same address as app '{shorten(str(other_name))}'",
+                    also=("apps", other_name, "listen"),
+                )
+                break
+        taken.append((host, name))
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Whether two sockets on these addresses and one port would want the same packets.
+
+    `[::]` listens on both families, so it overlaps everything.
+    """
+    one, other = _plain_v4(one), _plain_v4(other)
+    if one == other or any(a.version == 6 and a.is_unspecified for a in (one, other)):
+        return True
+    return one.version == other.version and (one.is_unspecified or other.is_unspecified)
+
+
+def _plain_v4(address: Address) -> Address:
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped if mapped is not None else address
+
+
+def _upstreams(app: str, upstreams: Any) -> Iterator[Fault]:
+    seen: dict[tuple[Address, int], int] = {}
+    for index, upstream in enumerate(upstreams if isinstance(upstreams, list | tuple) else ()):
+        address = _address(section({"": upstream}, "").get("address"))
+        if address is None:
+            continue
+        first = seen.setdefault(address, index)
+        if first != index:
+            path: Path = ("apps", app, "upstreams", index, "address")
+            also: Path = ("apps", app, "upstreams", first, "address")
+            yield Fault(path, f"the same upstream as {dotted(also[:-1])}", also=also)
+
+
+def _serials(tree: dict[str, Any]) -> Iterator[Fault]:
+    seen: dict[int, Path] = {}
+    for name, client in section(tree, "clients").items():
+        serials = section({"": client}, "").get("serials")
+        for index, value in enumerate(serials if isinstance(serials, list | tuple) else ()):
+            path: Path = ("clients", name, "serials", index)
+            serial = _serial(value)
+            if serial is None:
+                continue
+            first = seen.setdefault(serial, path)
+            if first != path:
+                yield Fault(path, f"the same serial as {dotted(first)}", also=first)
+
+
+def _serial(value: object) -> int | None:
+    if isinstance(value, int):
+        return value
+    try:
+        return parse_serial(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _address(value: object) -> tuple[Address, int] | None:
+    try:
+        return split_address(value) if isinstance(value, str) else None
+    except ValueError:
+        return None

@@ -1,0 +1,218 @@
+"""The field types of the model: what a file may write, and what Python gets.
+
+From a file (or an override) a duration is "30s"; built in Python it may also be 30.0 seconds.
+The JSON Schema of each type describes the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
+
+from lbctl.config import values
+from lbctl.config.spelling import Expanded, NumberLike, Override, Reading
+
+COUNT_MAX = 2**31 - 1
+WEIGHT_MAX = 65535
+ATTEMPTS_MAX = 64
+WORKERS_MAX = 1024
+
+
+def _typed(info: ValidationInfo) -> bool:
+    """Whether values come from Python, where numbers have a known meaning."""
+    return not isinstance(info.context, Reading) or info.context.typed
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected text")
+    if not value:
+        raise ValueError("expected text, not an empty string")
+    return value
+
+
+def _quantity(
+    parse: Callable[[str], float], check: Callable[[float], float], bare: str
+) -> Callable[[object, ValidationInfo], float]:
+    """Validator of a number with a unit; `bare` says how to mend one without."""
+
+    def validate(value: object, info: ValidationInfo) -> float:
+        if _is_number(value) and _typed(info):
+            return check(float(value))  # type: ignore[arg-type]  # _is_number
+        if _is_number(value) or (isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value)):
+            raise ValueError(bare.format(values.shorten(str(value))))
+        return check(parse(_text(value)))
+
+    return validate
+
+
+def _duration(value: float) -> float:
+    if not 0 < value <= values.DURATION_MAX:
+        raise ValueError("a duration must be above 0 and at most ten years")
+    return value
+
+
+def _duration_or_zero(value: float) -> float:
+    return value if value == 0 else _duration(value)
+
+
+def _serial(value: object, info: ValidationInfo) -> int:
+    number = _is_number(value) or isinstance(value, NumberLike)
+    if isinstance(value, int) and number and _typed(info):
+        return values.check_serial(value)
+    if number:
+        raise ValueError('quote it: a serial is hexadecimal text such as "4F:3A:91:0C", not a number')
+    return values.parse_serial(_text(value))
+
+
+def _count_to(most: int) -> Callable[[object], int]:
+    """Validator of a whole number from 1 to `most`."""
+
+    def validate(value: object) -> int:
+        if isinstance(value, Expanded | Override) and re.fullmatch(r"[0-9]{1,10}", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            quotes = ", without quotes" if isinstance(value, str) else ""
+            raise ValueError("expected a whole number" + quotes)
+        if not 1 <= value <= most:
+            raise ValueError(f"expected a whole number from 1 to {most}")
+        return value
+
+    return validate
+
+
+def _count_schema(most: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": 1, "maximum": most})
+
+
+def _auto_count(value: object) -> int | None:
+    if value is None or value == "auto":
+        return None
+    try:
+        return _count_to(WORKERS_MAX)(value)
+    except ValueError:
+        raise ValueError(f"expected auto or a whole number from 1 to {WORKERS_MAX}") from None
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, Expanded | Override) and value in ("true", "false"):
+        return value == "true"
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def _listen_address(value: object) -> str:
+    return values.parse_address(_text(value))
+
+
+def _upstream_address(value: object) -> str:
+    host, port = values.split_address(_text(value))
+    if port == 0:
+        raise ValueError("expected HOST:PORT; port 0 is not a place to connect to")
+    if host.is_unspecified or host.is_multicast:
+        raise ValueError(f"{host} is not a place to connect to")
+    return values.parse_address(_text(value))
+
+
+def _path(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, Path):
+        value = _text(value)
+        if "\0" in value:
+            raise ValueError("a path cannot hold a NUL character")
+    if isinstance(info.context, Reading) and not isinstance(value, Override):
+        return info.context.base.absolute() / value
+    return Path.cwd() / value
+
+
+def _name(value: object) -> str:
+    name = _text(value)
+    if len(name) > 128 or not name.isprintable() or re.search(r"[\s/]", name):
+        raise ValueError("a name has 1 to 128 printable characters, no spaces and no '/'")
+    return name
+
+
+def _share_of_accesses(value: object) -> float:
+    if isinstance(value, Expanded | Override) and re.fullmatch(r"[01](\.[0-9]{1,17})?", value):
+        value = float(value)
+    if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]  # _is_number
+        raise ValueError("expected a number from 0 to 1")
+    return float(value)  # type: ignore[arg-type]  # _is_number
+
+
+def _alpn(value: object) -> str:
+    protocol = _text(value)
+    if not protocol.isascii() or not protocol.isprintable() or len(protocol) > 255:
+        raise ValueError("an ALPN protocol is 1 to 255 printable ASCII characters such as http/1.1")
+    return protocol
+
+
+_DURATION_HINT = "'{0}' has no unit; write {0}s for seconds (or ms, m, h, d)"
+_DURATION_SCHEMA = WithJsonSchema(
+    {"type": "string", "pattern": values.DURATION_PATTERN, "examples": ["250ms", "30s", "5m", "1h", "7d"]}
+)
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_quantity(values.parse_duration, _duration, _DURATION_HINT)),
+    _DURATION_SCHEMA,
+]
+DurationOrZero = Annotated[
+    float,
+    BeforeValidator(_quantity(values.parse_duration, _duration_or_zero, _DURATION_HINT)),
+    _DURATION_SCHEMA,
+]
+Rate = Annotated[
+    float,
+    BeforeValidator(
+        _quantity(
+            values.parse_rate, values.check_rate, "'{0}' has no unit; write {0}/s for per second (or /m, /h)"
+        )
+    ),
+    WithJsonSchema({"type": "string", "pattern": values.RATE_PATTERN, "examples": ["50/s", "5/m", "100/h"]}),
+]
+Share = Annotated[
+    float,
+    BeforeValidator(_quantity(values.parse_share, values.check_share, "'{0}' has no unit; write {0}%")),
+    WithJsonSchema({"type": "string", "pattern": values.SHARE_PATTERN, "examples": ["50%"]}),
+]
+Serial = Annotated[
+    int,
+    BeforeValidator(_serial),
+    WithJsonSchema({"type": "string", "pattern": values.SERIAL_PATTERN, "examples": ["4F:3A:91:0C"]}),
+]
+Count = Annotated[int, BeforeValidator(_count_to(COUNT_MAX)), _count_schema(COUNT_MAX)]
+Weight = Annotated[int, BeforeValidator(_count_to(WEIGHT_MAX)), _count_schema(WEIGHT_MAX)]
+Attempts = Annotated[int, BeforeValidator(_count_to(ATTEMPTS_MAX)), _count_schema(ATTEMPTS_MAX)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Sample = Annotated[
+    float, BeforeValidator(_share_of_accesses), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})
+]
+AutoCount = Annotated[
+    int | None,
+    BeforeValidator(_auto_count),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": WORKERS_MAX}]}),
+]
+_ADDRESS_SCHEMA = WithJsonSchema(
+    {"type": "string", "pattern": values.ADDRESS_PATTERN, "examples": ["0.0.0.0:443", "[::]:443"]}
+)
+ListenAddress = Annotated[str, BeforeValidator(_listen_address), _ADDRESS_SCHEMA]
+UpstreamAddress = Annotated[str, BeforeValidator(_upstream_address), _ADDRESS_SCHEMA]
+FilePath = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
+Name = Annotated[
+    str,
+    BeforeValidator(_name),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 128, "pattern": r"^[^\s/]+$"}),
+]
+Alpn = Annotated[
+    str, BeforeValidator(_alpn), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255})
+]
+NonEmpty = Field(min_length=1)

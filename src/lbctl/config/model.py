@@ -1,0 +1,215 @@
+"""The configuration as the rest of the program sees it: frozen, complete, consistent.
+
+Durations are seconds, rates are per second, shares are fractions of one, serials are integers,
+paths are absolute, addresses are canonical ``host:port`` text with an IP literal. Instances are
+immutable: safe to share between threads.
+
+``Config.model_validate({...})`` applies every rule a file must obey and raises
+``pydantic.ValidationError``; ``lbctl.config.build`` does the same and raises ``ConfigInvalid``.
+In Python a duration may be a number of seconds and a serial an integer, and relative paths start
+from the current directory.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+
+from lbctl.config import rules
+from lbctl.config.fields import (
+    Alpn,
+    Attempts,
+    AutoCount,
+    Count,
+    Duration,
+    DurationOrZero,
+    FilePath,
+    Flag,
+    ListenAddress,
+    Name,
+    NonEmpty,
+    Rate,
+    Sample,
+    Serial,
+    Share,
+    UpstreamAddress,
+    Weight,
+)
+
+
+class Section(BaseModel):
+    """A mapping of the configuration file: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Node(Section):
+    """This process."""
+
+    name: Name = Field(default_factory=socket.gethostname)
+    """Shown in logs and on the status page; the host's name by default."""
+    workers: AutoCount = None
+    """Data-plane threads; auto = one per usable CPU."""
+    max_connections: Count | None = None
+    """Refuses above this; derived from the file descriptor limit by default."""
+    max_unauthenticated: Count = 4096
+    """Connections that have not authenticated yet."""
+    drain_timeout: DurationOrZero = 30.0
+    """How long a stop waits for open connections."""
+
+
+class Tls(Section):
+    """Mutual TLS 1.3; neither the version nor the client certificate can be switched off."""
+
+    engine: Literal["auto", "s2n"] = "auto"
+    """The TLS library; auto = s2n."""
+    cert: FilePath
+    """The server's certificate chain, PEM, leaf first."""
+    key: FilePath
+    """The server's private key, PEM; refused when group or world readable."""
+    client_ca: FilePath
+    """The one CA certificate that issues client certificates, PEM."""
+    handshake_timeout: Duration = 5.0
+    """From accept to a finished handshake."""
+    expiry_warning: tuple[Duration, ...] = (30 * 86400.0, 7 * 86400.0, 86400.0)
+    """How long before a certificate ends to warn."""
+
+
+class Access(Section):
+    """One record per connection and per refusal."""
+
+    file: FilePath | None = None
+    """Where the records go; stderr by default."""
+    sample: Sample = 1.0
+    """The share of finished connections that is recorded; refusals are never sampled."""
+
+
+class Logging(Section):
+    """Events and records."""
+
+    events: Literal["auto", "pretty", "json"] = "auto"
+    """auto = pretty on a terminal, JSON otherwise."""
+    access: Access = Access()
+    max_denied_per_second: Count = 50
+    """Per client and reason; the rest is summed into one line."""
+
+
+class LimitClass(Section):
+    """A named class of limits, counted per client and app."""
+
+    rate: Rate | None = None
+    """New connections: refilled at this rate."""
+    burst: Count | None = None
+    """New connections at once, before the rate counts."""
+    concurrent: Count | None = None
+    """Open connections at once."""
+    mode: Literal["refuse"] = "refuse"
+    """What happens above the limit."""
+
+
+class Upstream(Section):
+    """One server behind an app."""
+
+    address: UpstreamAddress
+    """HOST:PORT, an IP address."""
+    weight: Weight = 1
+    """Its share relative to the others."""
+    max_connections: Count | None = None
+    """Never more open connections than this."""
+
+
+class Connect(Section):
+    """Dialling an upstream."""
+
+    timeout: Duration = 1.0
+    """For one attempt."""
+    attempts: Attempts = 3
+    """Different upstreams tried for one client connection."""
+
+
+class PassiveHealth(Section):
+    """What failed dials say about an upstream."""
+
+    failures: Count = 5
+    """Consecutive failed dials before it is left out."""
+    eject: Duration = 10.0
+    """For how long it is left out."""
+    max_ejected: Share = 0.5
+    """Never more of an app's upstreams left out than this."""
+
+
+class Health(Section):
+    """When an upstream is left out."""
+
+    passive: PassiveHealth = PassiveHealth()
+
+
+class AppTls(Section):
+    """A server certificate of one app's own."""
+
+    cert: FilePath
+    """The certificate chain, PEM, leaf first."""
+    key: FilePath
+    """Its private key, PEM; refused when group or world readable."""
+
+
+class App(Section):
+    """One application: where clients arrive and who serves them."""
+
+    listen: ListenAddress
+    """HOST:PORT, an IP address; [::] listens on both families."""
+    upstreams: Annotated[tuple[Upstream, ...], NonEmpty]
+    limits: str | None = None
+    """A class of limits; the class 'default' when there is one."""
+    max_connections: Count | None = None
+    """Open connections of all clients together."""
+    connect: Connect = Connect()
+    idle_timeout: Duration = 1800.0
+    """No byte either way for this long ends the connection."""
+    half_close_timeout: Duration = 60.0
+    """How long one direction may stay open after the other ended."""
+    tcp_keepalive: Duration = 60.0
+    """Silence before the kernel asks whether the other side is there."""
+    on_truncated: Literal["reset", "eof"] = "reset"
+    """What the upstream sees when a client's TLS stream ends without close_notify."""
+    alpn: tuple[Alpn, ...] = ()
+    """Application protocols offered, most wanted first."""
+    tls: AppTls | None = None
+    plaintext: Flag = False
+    """No TLS, so no identity: every client may connect."""
+    health: Health = Health()
+
+
+class Client(Section):
+    """One client: the certificates it may show and the apps it may use."""
+
+    serials: Annotated[tuple[Serial, ...], NonEmpty]
+    """Certificate serials, quoted hexadecimal; several during rotation."""
+    apps: tuple[str, ...] = ()
+    """What it may use; nothing by default."""
+    limits: dict[str, str] = {}
+    """App to class of limits, for this client only."""
+    disabled: Flag = False
+    """Known, but refused."""
+
+
+class Config(Section):
+    """The whole configuration. It is valid: names it mentions exist, addresses do not clash."""
+
+    version: Literal[1]
+    """The version of this format."""
+    node: Node = Field(default_factory=Node)
+    tls: Tls | None = None
+    logging: Logging = Logging()
+    limits: dict[Name, LimitClass] = {}
+    apps: Annotated[dict[Name, App], NonEmpty]
+    clients: dict[Name, Client] = {}
+    authorize_timeout: Duration = 2.0
+    """How long an authorization callback may take; then the connection is refused."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _rules(cls, data: Any, handler: ModelWrapValidatorHandler[Config]) -> Config:
+        return rules.validate(data, handler)

@@ -1,0 +1,103 @@
+"""Names one section mentions and another one defines: apps, classes of limits, TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lbctl.config.faults import Fault, Path, did_you_mean
+from lbctl.config.values import shorten
+
+DEFAULT_CLASS = "default"
+
+
+def section(tree: Any, name: str) -> dict[str, Any]:
+    """The mapping under a key; empty when it is something else (which a field rule reports)."""
+    found = tree.get(name) if isinstance(tree, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def with_default_class(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with the class `default`, when there is one, in each app that names none."""
+    if DEFAULT_CLASS not in section(tree, "limits"):
+        return tree
+    apps = {
+        name: {**app, "limits": DEFAULT_CLASS} if isinstance(app, dict) and app.get("limits") is None else app
+        for name, app in section(tree, "apps").items()
+    }
+    return {**tree, "apps": apps} if apps else tree
+
+
+def faults(tree: dict[str, Any]) -> Iterator[Fault]:
+    """Everything that names something that is not there."""
+    yield from _tls(tree)
+    yield from _apps(tree)
+    yield from _limits(tree)
+    yield from _clients(tree)
+
+
+def _tls(tree: dict[str, Any]) -> Iterator[Fault]:
+    if tree.get("tls") is not None:
+        return
+    for name, app in section(tree, "apps").items():
+        if section({"": app}, "").get("plaintext", False) not in (True, "true"):
+            yield Fault(
+                ("tls",),
+                f"missing; app '{shorten(str(name))}' needs tls: {{cert: FILE, key: FILE, client_ca: FILE}}",
+            )
+            return
+
+
+def _apps(tree: dict[str, Any]) -> Iterator[Fault]:
+    classes = section(tree, "limits")
+    for name, app in section(tree, "apps").items():
+        limits = section({"": app}, "").get("limits")
+        if isinstance(limits, str) and limits not in classes:
+            yield _unknown(("apps", name, "limits"), "class of limits", limits, classes)
+        if not _plaintext(tree, name):
+            continue
+        for key in ("tls", "alpn"):
+            if app.get(key):
+                yield Fault(("apps", name, key), "a plaintext app does not use it; remove it", at="key")
+
+
+def _limits(tree: dict[str, Any]) -> Iterator[Fault]:
+    for name, limits in section(tree, "limits").items():
+        if isinstance(limits, dict) and limits.get("burst") is not None and limits.get("rate") is None:
+            yield Fault(("limits", name, "burst"), "needs a rate beside it, such as rate: 50/s", at="key")
+
+
+def _clients(tree: dict[str, Any]) -> Iterator[Fault]:
+    apps, classes = section(tree, "apps"), section(tree, "limits")
+    for name, client in section(tree, "clients").items():
+        if not isinstance(client, dict):
+            continue
+        allowed = client.get("apps")
+        if isinstance(allowed, list | tuple):
+            for index, app in enumerate(allowed):
+                if isinstance(app, str):
+                    yield from _app(tree, ("clients", name, "apps", index), app, apps)
+        for app, limits in section(client, "limits").items():
+            path = ("clients", name, "limits", app)
+            if app not in apps:
+                yield _unknown(path, "app", str(app), apps, at_key=True)
+            if isinstance(limits, str) and limits not in classes:
+                yield _unknown(path, "class of limits", limits, classes)
+
+
+def _app(tree: dict[str, Any], path: Path, app: str, apps: dict[str, Any]) -> Iterator[Fault]:
+    if app not in apps:
+        yield _unknown(path, "app", app, apps)
+    elif _plaintext(tree, app):
+        yield Fault(path, f"app '{shorten(app)}' is plaintext: nobody is identified there; remove it here")
+
+
+def _plaintext(tree: dict[str, Any], app: str) -> bool:
+    return section(section(tree, "apps"), app).get("plaintext") in (True, "true")
+
+
+def _unknown(path: Path, what: str, name: str, known: dict[str, Any], *, at_key: bool = False) -> Fault:
+    hint = did_you_mean(name, (str(key) for key in known)) or (
+        f"; there is no {what} at all" if not known else ""
+    )
+    return Fault(path, f"unknown {what} '{shorten(name)}'{hint}", at="key" if at_key else "value")
