@@ -77,7 +77,7 @@ def extensions() -> list[Extension]:
             [str(Path("src", *module.split("."))) + ".pyx"],
             include_dirs=[str(SOURCE), str(SOURCE / "sys"), str(SOURCE / "tls")],
             define_macros=[("_GNU_SOURCE", None), ("LBCORE_LAYOUT", f'"{layout_hash()}"')],
-            extra_compile_args=[*warnings, *compile_flags],
+            extra_compile_args=[*warnings, "-include", "layout.h", *compile_flags],
             extra_link_args=[*link_flags, "-lpthread", "-ldl"],
             depends=contracts(),
         )

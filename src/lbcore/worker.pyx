@@ -193,10 +193,14 @@ cdef void on_timer(conn_t *conn, worker_t *worker) noexcept nogil:
 
 
 cdef void on_listener(listener_t *listener, worker_t *worker) noexcept nogil:
+    accept_some(listener, worker, ACCEPT_BATCH)
+
+
+cdef void accept_some(listener_t *listener, worker_t *worker, int count) noexcept nogil:
     cdef int i
     cdef bint more = True
     cdef conn_t *conn
-    for i in range(ACCEPT_BATCH):
+    for i in range(count):
         conn = accept_next(listener, worker, &more)
         if conn != NULL:
             run(conn, worker)
@@ -265,7 +269,12 @@ cdef void adopt(worker_t *worker, snapshot_t *snapshot) noexcept nogil:
     """Swaps the configuration: listeners that are new are watched, gone ones no more, and every
     connection is judged again. Cells stay, so counts and buckets do."""
     cdef snapshot_t *old = worker.snapshot
+    cdef uint32_t i
     watch_listeners(worker, False)
+    for i in range(old.listener_count):
+        if not has_listener(snapshot, old.listeners[i]):
+            # The kernel has promised a connection to whoever is in its queue.
+            accept_some(old.listeners[i], worker, INBOX_SLOTS)
     worker.snapshot = snapshot_ref(snapshot)
     if not worker.accept_paused:
         watch_listeners(worker, True)

@@ -30,11 +30,11 @@ cdef enum:
     RSA_OCTETS_MIN = 256
 
 # 2.5.29.37, id-ce-extKeyUsage
-cdef const uint8_t[3] OID_EXT_KEY_USAGE = [0x55, 0x1D, 0x25]
+cdef const char *OID_EXT_KEY_USAGE = b"\x55\x1D\x25"
 # 1.3.6.1.5.5.7.3.2, id-kp-clientAuth
-cdef const uint8_t[8] OID_CLIENT_AUTH = [0x2B, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02]
+cdef const char *OID_CLIENT_AUTH = b"\x2B\x06\x01\x05\x05\x07\x03\x02"
 # 1.2.840.113549.1.1.1 and .10, rsaEncryption and id-RSASSA-PSS: all but the last octet
-cdef const uint8_t[8] OID_RSA_STEM = [0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01]
+cdef const char *OID_RSA_STEM = b"\x2A\x86\x48\x86\xF7\x0D\x01\x01"
 
 
 cdef struct span_t:              # what is left to read

@@ -113,7 +113,7 @@ cdef void close_upstream(conn_t *conn, worker_t *worker) noexcept nogil:
 # ---- what was counted ----------------------------------------------------------------------------
 
 cdef void release_counts(conn_t *conn, worker_t *worker) noexcept nogil:
-    counter_add(&conn.app.ended[conn.reason], 1)
+    counter_add(&conn.app.ended[<int>conn.reason], 1)
     counter_add(&conn.app.bytes_in, conn.client.bytes)
     counter_add(&conn.app.bytes_out, conn.upstream.bytes)
     gauge_give(&conn.app.open)

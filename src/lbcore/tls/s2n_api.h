@@ -11,9 +11,9 @@
 #include <dlfcn.h>
 #include <sys/types.h>
 
-struct s2n_config;
-struct s2n_connection;
-struct s2n_cert_chain_and_key;
+typedef struct s2n_config s2n_config;
+typedef struct s2n_connection s2n_connection;
+typedef struct s2n_cert_chain_and_key s2n_cert_chain_and_key;
 
 typedef int s2n_recv_fn(void *io_context, uint8_t *buffer, uint32_t length);
 typedef int s2n_send_fn(void *io_context, const uint8_t *buffer, uint32_t length);
