@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import json
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -24,35 +25,38 @@ _QUICK_ROUNDS = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparison and prints it; 0: measured, 1: something failed and nothing is reported."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given)
     rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
-    scale = QUICK if options.quick else Scale()
     try:
-        proxy_cpu, load_cpu = _two_cpus()
-        versions = _versions([proxy for proxy in PROXIES if not options.proxy or proxy.name in options.proxy])
-        os.sched_setaffinity(0, {load_cpu})
-        with tempfile.TemporaryDirectory(prefix="bench-") as name, Upstreams() as upstreams:
-            job = Job(certificates.make(Path(name)), upstreams.ports)
-            bench = _Bench(job, scale, Path(name), proxy_cpu)
-            tls = {proxy.name: bench.prove(proxy) for proxy in versions}
-            works = [work for work in WORKS if not options.work or work.key in options.work]
-            results = [bench.compare(work, list(versions), rounds) for work in works]
+        header, results = _run(options, rounds)
     except (ProxyFailed, LoadFailed, preflight.JobNotDone, OSError) as failure:
-        print(f"bench: {failure}\nNothing is reported.", file=sys.stderr)
+        words = [str(failure), *getattr(failure, "__notes__", []), "Nothing is reported."]
+        print("bench: " + "\n".join(words), file=sys.stderr)
         return 1
-    names = [proxy.name for proxy in versions]
-    header = {
-        "date": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python -m bench", *(sys.argv[1:] if arguments is None else arguments)]),
-        **report.machine(),
-        "pinned": f"proxy on CPU {proxy_cpu}, load and upstreams on CPU {load_cpu}",
-        "rounds": str(rounds),
-        **{proxy.name: f"{version}; {tls[proxy.name]}" for proxy, version in versions.items()},
-    }
+    names = list(results[0].samples)
+    header = {"command": " ".join(["python -m bench", *given]), "rounds": str(rounds), **header}
     print(report.markdown(results, names, header))
     if options.json:
         options.json.write_text(json.dumps(report.as_json(results, names, header), indent=2) + "\n")
     return 0
+
+
+def _run(options: argparse.Namespace, rounds: int) -> tuple[dict[str, str], list[report.Result]]:
+    """What was run, and where, for the head of the report; and all results."""
+    proxy_cpu, load_cpu = _two_cpus()
+    versions = _versions([proxy for proxy in PROXIES if not options.proxy or proxy.name in options.proxy])
+    works = [work for work in WORKS if not options.work or work.key in options.work]
+    header = {"date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), **report.machine()}
+    header["pinned"] = f"proxy on CPU {proxy_cpu}, load and upstreams on CPU {load_cpu}"
+    os.sched_setaffinity(0, {load_cpu})
+    _raise_fd_limit()
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, Upstreams() as upstreams:
+        job = Job(certificates.make(Path(name)), upstreams.ports)
+        bench = _Bench(job, QUICK if options.quick else Scale(), Path(name), proxy_cpu)
+        for proxy, version in versions.items():
+            header[proxy.name] = f"{version}; {bench.prove(proxy)}"
+        return header, [bench.compare(work, list(versions), rounds) for work in works]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +85,12 @@ def _two_cpus() -> tuple[int, int]:
     if len(usable) < 2 or not shutil.which("taskset"):
         raise OSError("needs two usable CPUs and taskset (Debian: apt-get install util-linux)")
     return usable[0], usable[1]
+
+
+def _raise_fd_limit() -> None:
+    """Idle connections need a descriptor each, here and, by inheritance, in proxies and upstreams."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _versions(proxies: Sequence[Proxy]) -> dict[Proxy, str]:
@@ -122,7 +132,8 @@ class _Bench:
         try:
             sample = measure(work, proxy, self._job, self._scale, self._folder, self._cpu)
         except (LoadFailed, ProxyFailed) as failure:
-            raise type(failure)(f"{work.key}, round {number}, {proxy.name}: {failure}") from failure
+            failure.add_note(f"(in {work.key}, round {number}, {proxy.name})")
+            raise
         cost = report.significant(sample.value)
         print(f"{work.key} {number} {proxy.name}: {cost} {work.unit}", file=sys.stderr)
         return sample

@@ -60,7 +60,7 @@ class _Authority:
     def _builder(
         self, subject: x509.Name, serial: int, key: ec.EllipticCurvePrivateKey, *, is_ca: bool
     ) -> x509.CertificateBuilder:
-        now = dt.datetime.now(dt.timezone.utc)
+        now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -94,9 +94,7 @@ def make(folder: Path) -> Certificates:
     ca.write_bytes(_pem(authority.cert))
     serials = tuple(x509.random_serial_number() for _ in range(LISTED_CLIENTS))
     client_auth = ExtendedKeyUsageOID.CLIENT_AUTH
-    server = authority.issue(
-        folder, "server", x509.random_serial_number(), ExtendedKeyUsageOID.SERVER_AUTH
-    )
+    server = authority.issue(folder, "server", x509.random_serial_number(), ExtendedKeyUsageOID.SERVER_AUTH)
     combined = folder / "server-combined.pem"
     _write_private(combined, server.cert.read_bytes() + server.key.read_bytes())
     return Certificates(

@@ -150,7 +150,7 @@ def running(proxy: Proxy, job: Job, folder: Path, cpu: int) -> Iterator[Running]
     """Starts `proxy` pinned to `cpu`, ready to be connected to; stops it at the end.
 
     Raises:
-        ProxyFailed: it did not start, or was gone at the end.
+        ProxyFailed: it did not start, or ended by itself.
     """
     tls_port, plain_port = _free_ports(2)
     config = folder / proxy.config_name
@@ -163,11 +163,25 @@ def running(proxy: Proxy, job: Job, folder: Path, cpu: int) -> Iterator[Running]
         )
     try:
         _wait_for_ports(process, (tls_port, plain_port), proxy, output)
-        yield Running(process.pid, tls_port, plain_port)
-        if process.poll() is not None:
-            raise ProxyFailed(_words(proxy, f"ended by itself (exit {process.returncode})", output))
+        with _blamed(process, proxy, output):
+            yield Running(process.pid, tls_port, plain_port)
     finally:
         _stop(process)
+
+
+@contextlib.contextmanager
+def _blamed(process: subprocess.Popen[bytes], proxy: Proxy, output: Path) -> Iterator[None]:
+    """A failure under load is told with what the proxy wrote; a proxy that died is the failure."""
+    try:
+        yield
+        if process.poll() is not None:
+            raise ConnectionError("the proxy is gone")
+    except Exception as failure:
+        if process.poll() is not None:
+            words = _words(proxy, f"ended by itself (exit {process.returncode})", output)
+            raise ProxyFailed(words) from failure
+        failure.add_note(_words(proxy, "is still running", output))
+        raise
 
 
 def _wait_for_ports(

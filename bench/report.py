@@ -40,7 +40,7 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     Raises:
         ValueError: none, not the same number of rounds, or a round that cost nothing.
     """
-    if len(ours) != len(theirs):
+    if not ours or len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} rounds against {len(theirs)}")
     if not all(value > 0 for value in theirs):
         raise ValueError(f"a round without any cost: {list(theirs)}")
@@ -133,9 +133,7 @@ def as_json(results: Sequence[Result], proxies: Sequence[str], header: Mapping[s
                     }
                     for proxy in proxies
                 },
-                "ratios": {
-                    peer: dataclasses.asdict(result.ratio(proxies[0], peer)) for peer in proxies[1:]
-                },
+                "ratios": {peer: dataclasses.asdict(result.ratio(proxies[0], peer)) for peer in proxies[1:]},
             }
             for result in results
         ],
