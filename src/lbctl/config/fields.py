@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
-from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic.fields import FieldInfo
 
 from lbctl.config import values
 from lbctl.config.spelling import Expanded, NumberLike, Override, Reading
@@ -33,7 +34,8 @@ def _is_number(value: object) -> bool:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("expected text")
+        quotes = "; put quotes around it" if isinstance(value, int | float) else ""
+        raise ValueError("expected text" + quotes)
     if not value:
         raise ValueError("expected text, not an empty string")
     return value
@@ -155,6 +157,11 @@ def _alpn(value: object) -> str:
     return protocol
 
 
+def _spelled(write: Callable[[Any], str | int]) -> PlainSerializer:
+    """How `model_dump(mode="json")` writes a value: as the file does."""
+    return PlainSerializer(write, when_used="json")
+
+
 _DURATION_HINT = "'{0}' has no unit; write {0}s for seconds (or ms, m, h, d)"
 _DURATION_SCHEMA = WithJsonSchema(
     {"type": "string", "pattern": values.DURATION_PATTERN, "examples": ["250ms", "30s", "5m", "1h", "7d"]}
@@ -163,11 +170,13 @@ _DURATION_SCHEMA = WithJsonSchema(
 Duration = Annotated[
     float,
     BeforeValidator(_quantity(values.parse_duration, _duration, _DURATION_HINT)),
+    _spelled(values.format_duration),
     _DURATION_SCHEMA,
 ]
 DurationOrZero = Annotated[
     float,
     BeforeValidator(_quantity(values.parse_duration, _duration_or_zero, _DURATION_HINT)),
+    _spelled(values.format_duration),
     _DURATION_SCHEMA,
 ]
 Rate = Annotated[
@@ -177,16 +186,19 @@ Rate = Annotated[
             values.parse_rate, values.check_rate, "'{0}' has no unit; write {0}/s for per second (or /m, /h)"
         )
     ),
+    _spelled(values.format_rate),
     WithJsonSchema({"type": "string", "pattern": values.RATE_PATTERN, "examples": ["50/s", "5/m", "100/h"]}),
 ]
 Share = Annotated[
     float,
     BeforeValidator(_quantity(values.parse_share, values.check_share, "'{0}' has no unit; write {0}%")),
+    _spelled(values.format_share),
     WithJsonSchema({"type": "string", "pattern": values.SHARE_PATTERN, "examples": ["50%"]}),
 ]
 Serial = Annotated[
     int,
     BeforeValidator(_serial),
+    _spelled(values.format_serial),
     WithJsonSchema({"type": "string", "pattern": values.SERIAL_PATTERN, "examples": ["4F:3A:91:0C"]}),
 ]
 Count = Annotated[int, BeforeValidator(_count_to(COUNT_MAX)), _count_schema(COUNT_MAX)]
@@ -199,6 +211,7 @@ Sample = Annotated[
 AutoCount = Annotated[
     int | None,
     BeforeValidator(_auto_count),
+    _spelled(lambda value: "auto" if value is None else value),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": WORKERS_MAX}]}),
 ]
 _ADDRESS_SCHEMA = WithJsonSchema(
@@ -215,4 +228,17 @@ Name = Annotated[
 Alpn = Annotated[
     str, BeforeValidator(_alpn), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255})
 ]
-NonEmpty = Field(min_length=1)
+
+
+def at_least_one(thing: str, keyword: str) -> tuple[BeforeValidator, FieldInfo]:
+    """Metadata of a list or mapping that may not be empty.
+
+    Not `min_length`: that would call a list empty when all its elements are wrong.
+    """
+
+    def validate(value: object) -> object:
+        if isinstance(value, list | tuple | dict) and not value:
+            raise ValueError(f"needs at least one {thing}")
+        return value
+
+    return BeforeValidator(validate), cast(FieldInfo, Field(json_schema_extra={keyword: 1}))

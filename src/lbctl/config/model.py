@@ -29,13 +29,13 @@ from lbctl.config.fields import (
     Flag,
     ListenAddress,
     Name,
-    NonEmpty,
     Rate,
     Sample,
     Serial,
     Share,
     UpstreamAddress,
     Weight,
+    at_least_one,
 )
 
 
@@ -160,7 +160,7 @@ class App(Section):
 
     listen: ListenAddress
     """HOST:PORT, an IP address; [::] listens on both families."""
-    upstreams: Annotated[tuple[Upstream, ...], NonEmpty]
+    upstreams: Annotated[tuple[Upstream, ...], *at_least_one("upstream", "minItems")]
     limits: str | None = None
     """A class of limits; the class 'default' when there is one."""
     max_connections: Count | None = None
@@ -185,7 +185,7 @@ class App(Section):
 class Client(Section):
     """One client: the certificates it may show and the apps it may use."""
 
-    serials: Annotated[tuple[Serial, ...], NonEmpty]
+    serials: Annotated[tuple[Serial, ...], *at_least_one("serial", "minItems")]
     """Certificate serials, quoted hexadecimal; several during rotation."""
     apps: tuple[str, ...] = ()
     """What it may use; nothing by default."""
@@ -204,7 +204,7 @@ class Config(Section):
     tls: Tls | None = None
     logging: Logging = Logging()
     limits: dict[Name, LimitClass] = {}
-    apps: Annotated[dict[Name, App], NonEmpty]
+    apps: Annotated[dict[Name, App], *at_least_one("app", "minProperties")]
     clients: dict[Name, Client] = {}
     authorize_timeout: Duration = 2.0
     """How long an authorization callback may take; then the connection is refused."""

@@ -38,7 +38,8 @@ class Problem:
         if self.source is None or self.line is None or self.column is None:
             return head
         text, column = _window(self.source, self.column)
-        return f"{head}\n{self.line:>5} | {text}\n      | {' ' * (column - 1)}^"
+        gutter = f"{self.line:>5}"
+        return f"{head}\n{gutter} | {text}\n{' ' * len(gutter)} | {' ' * (column - 1)}^"
 
     def as_json(self) -> dict[str, Any]:
         """The finding for programs."""

@@ -1,0 +1,170 @@
+"""The certificates and keys a configuration names: present, private, matching, in date."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+
+from lbctl.config.faults import Fault
+from lbctl.config.faults import Path as KeyPath
+from lbctl.config.load import Loaded
+from lbctl.config.model import AppTls, Config, Tls
+from lbctl.config.places import Places
+from lbctl.config.problem import Problem
+from lbctl.config.values import format_duration, shorten
+
+T = TypeVar("T")
+PEM_MAX = 1024 * 1024  # bytes; a chain has a few thousand
+_OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
+
+
+class Oddity(Fault):
+    """Allowed, worth a warning."""
+
+
+def check_files(config: Config | Loaded, *, now: datetime | None = None) -> list[Problem]:
+    """Look at every certificate and key the configuration names.
+
+    Args:
+        config: with a `Loaded`, problems carry the place in the file.
+        now: the time to check dates against, with a zone; the present by default.
+
+    Returns:
+        Errors and warnings (`Problem.severity`); empty when all is well. Reads files, changes nothing.
+    """
+    loaded = config if isinstance(config, Loaded) else None
+    model = config.config if isinstance(config, Loaded) else config
+    places = loaded.places if loaded is not None else Places()
+    moment = now or datetime.now(UTC)
+    return [_problem(places, fault) for fault in _faults(model, moment)]
+
+
+def _problem(places: Places, fault: Fault) -> Problem:
+    problem = places.problem(fault)
+    return replace(problem, severity="warning") if isinstance(fault, Oddity) else problem
+
+
+def _faults(config: Config, now: datetime) -> Iterator[Fault]:
+    if config.tls is None:
+        return
+    warn = config.tls.expiry_warning
+    if any(app.tls is None and not app.plaintext for app in config.apps.values()):
+        yield from _pair(config.tls, ("tls",), warn, now)
+    yield from _client_ca(config.tls.client_ca, ("tls", "client_ca"), warn, now)
+    for name, app in config.apps.items():
+        if app.tls is not None:
+            yield from _pair(app.tls, ("apps", name, "tls"), warn, now)
+
+
+def _pair(files: Tls | AppTls, at: KeyPath, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
+    """A server certificate and its key."""
+    cert_at, key_at = (*at, "cert"), (*at, "key")
+    chain = yield from _read(cert_at, files.cert, x509.load_pem_x509_certificates, "certificate")
+    if chain:
+        yield from _dates(chain[0], cert_at, files.cert, warn, now)
+        yield from _purpose(chain[0], cert_at, files.cert)
+    yield from _privacy(key_at, files.key)
+    key = yield from _read(key_at, files.key, lambda pem: load_pem_private_key(pem, None), "private key")
+    if key is None:
+        return
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        yield Fault(key_at, f"{_show(files.key)}: expected an ECDSA or RSA key")
+    elif chain and _public_bytes(chain[0].public_key()) != _public_bytes(key.public_key()):
+        yield Fault(key_at, f"{_show(files.key)} is not the key of the certificate {_show(files.cert)}")
+
+
+def _client_ca(path: Path, at: KeyPath, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
+    found = yield from _read(at, path, x509.load_pem_x509_certificates, "certificate")
+    if not found:
+        return
+    if len(found) != 1:
+        yield Fault(at, f"{_show(path)} holds {len(found)} certificates; there is exactly one client CA")
+        return
+    if not _is_ca(found[0]):
+        yield Fault(at, f"{_show(path)} is not a CA certificate (basicConstraints CA:TRUE, keyCertSign)")
+    yield from _dates(found[0], at, path, warn, now)
+
+
+def _read(
+    at: KeyPath, path: Path, parse: Callable[[bytes], T], what: str
+) -> Generator[Fault, None, T | None]:
+    """What the file holds, or None after saying why not."""
+    try:
+        with path.open("rb") as file:
+            pem = file.read(PEM_MAX + 1)
+        if len(pem) > PEM_MAX:
+            raise ValueError("larger than 1 MiB")
+        return parse(pem)
+    except OSError as error:
+        yield Fault(at, f"cannot read {_show(path)}: {error.strerror}")
+    except TypeError:  # how the library says that a key wants a password
+        yield Fault(at, f"{_show(path)}: an encrypted {what}; write it without a password, mode 0600")
+    except (ValueError, UnsupportedAlgorithm):
+        yield Fault(at, f"{_show(path)}: no usable {what} in PEM")
+    return None
+
+
+def _privacy(at: KeyPath, path: Path) -> Iterator[Fault]:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return  # reading it says so
+    if mode & _OTHERS:
+        yield Fault(
+            at, f"{_show(path)} is open to other users (mode {mode:04o}); run: chmod 600 {_show(path)}"
+        )
+
+
+def _dates(
+    certificate: x509.Certificate, at: KeyPath, path: Path, warn: tuple[float, ...], now: datetime
+) -> Iterator[Fault]:
+    starts, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < starts:
+        yield Fault(at, f"{_show(path)} is not valid before {starts:%Y-%m-%d %H:%M} UTC")
+    elif now > ends:
+        yield Fault(at, f"{_show(path)} expired on {ends:%Y-%m-%d %H:%M} UTC")
+    elif warn and ends - now < timedelta(seconds=max(warn)):
+        left = (ends - now).total_seconds()
+        whole = left // 86400 * 86400 or left // 3600 * 3600 or left // 60 * 60
+        yield Oddity(at, f"{_show(path)} expires in {format_duration(whole)}, on {ends:%Y-%m-%d %H:%M} UTC")
+
+
+def _purpose(certificate: x509.Certificate, at: KeyPath, path: Path) -> Iterator[Fault]:
+    """A certificate with purposes must name that of a server, or clients turn away."""
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return
+    if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
+        yield Oddity(at, f"{_show(path)} is not meant for servers (extendedKeyUsage without serverAuth)")
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        extensions = certificate.extensions
+        if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return False
+        return extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound as missing:
+        return missing.oid == ExtensionOID.KEY_USAGE  # basicConstraints is a must, keyUsage is not
+    except ValueError:
+        return False
+
+
+def _public_bytes(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _show(path: Path) -> str:
+    return shorten(str(path), 200)

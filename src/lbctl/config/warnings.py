@@ -1,0 +1,49 @@
+"""What is allowed and probably not meant; `check --strict` turns it into a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lbctl.config.faults import Fault
+from lbctl.config.model import Client, Config
+from lbctl.config.references import DEFAULT_CLASS
+from lbctl.config.values import shorten
+
+
+def faults(config: Config) -> Iterator[Fault]:
+    """Every oddity of a valid configuration."""
+    yield from _apps_without_clients(config)
+    yield from _unused_classes(config)
+    for name, client in config.clients.items():
+        yield from _client(name, client)
+
+
+def _apps_without_clients(config: Config) -> Iterator[Fault]:
+    used = {app for client in config.clients.values() if not client.disabled for app in client.apps}
+    for name, app in config.apps.items():
+        if not app.plaintext and name not in used:
+            yield Fault(("apps", name), "no client may use it; name it under clients.NAME.apps", at="key")
+
+
+def _unused_classes(config: Config) -> Iterator[Fault]:
+    used = {app.limits for app in config.apps.values()}
+    used.update(limits for client in config.clients.values() for limits in client.limits.values())
+    for name, limits in config.limits.items():
+        if name not in used and name != DEFAULT_CLASS:
+            yield Fault(("limits", name), "no app and no client uses this class", at="key")
+        if limits.rate is None and limits.concurrent is None:
+            yield Fault(("limits", name), "limits nothing; write rate or concurrent", at="key")
+
+
+def _client(name: str, client: Client) -> Iterator[Fault]:
+    if not client.apps and not client.disabled:
+        yield Fault(("clients", name), "may use nothing; list its apps, or write disabled: true", at="key")
+    seen: set[str] = set()
+    for index, app in enumerate(client.apps):
+        if app in seen:
+            yield Fault(("clients", name, "apps", index), f"'{shorten(app)}' is listed twice")
+        seen.add(app)
+    for app in client.limits:
+        if app not in client.apps:
+            message = f"the client may not use '{shorten(app)}', so this limits nothing"
+            yield Fault(("clients", name, "limits", app), message, at="key")
