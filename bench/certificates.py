@@ -48,7 +48,7 @@ class Certificates:
 
 
 class _Authority:
-    """Issues ECDSA P-256 certificates that are valid for a day."""
+    """Issues ECDSA P-256 certificates, valid long enough that nobody warns of their end."""
 
     def __init__(self, name: str) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -68,7 +68,7 @@ class _Authority:
             .public_key(key.public_key())
             .serial_number(serial)
             .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=60))
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=0 if is_ca else None), critical=True)
         )
 

@@ -18,6 +18,7 @@ from bench.load import Download, Load, LoadFailed, NewConnections, OpenEchoes, T
 from bench.proxies import PROXIES, HAProxy, Job, LoadBalancer, Proxy, ProxyFailed, running, serial_hex
 from bench.upstream import Upstreams
 from bench.works import WORKS, Sample
+from lbctl import config
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,14 @@ def test_both_get_the_same_allow_list(made: certificates.Certificates, tmp_path:
     assert len(set(listed)) == certificates.LISTED_CLIENTS
 
 
+def test_our_configuration_is_valid(made: certificates.Certificates, tmp_path: Path) -> None:
+    written = tmp_path / "lb.yaml"
+    written.write_text(LoadBalancer().configuration(Job(made, (1001, 1002)), tmp_path, 1003, 1004))
+    loaded = config.read(written)
+    assert [problem.message for problem in config.check_files(loaded)] == []
+    assert loaded.config.node.workers == 1
+
+
 def test_a_proxy_that_does_not_start_is_quoted(made: certificates.Certificates, tmp_path: Path) -> None:
     class Broken(HAProxy):
         def command(self, config: Path) -> list[str]:
@@ -150,7 +159,7 @@ def test_load_counts_its_work_and_upstreams_answer_it(upstreams: Upstreams) -> N
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [(b"12345678", "other bytes"), (b"1234", "ended after 4 of 8"), (b"", "ended after 0")],
+    [(b"12345678", "other bytes"), (b"1234", "ended after 4 of 8"), (b"", "after 0")],
 )
 def test_an_echo_that_is_not_one_is_a_failure(answer: bytes, words: str) -> None:
     ours, theirs = socket.socketpair()
