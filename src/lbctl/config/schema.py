@@ -34,7 +34,9 @@ def _spell_defaults(section: type[Section], schema_of_it: dict[str, Any]) -> Non
     """Defaults as the file spells them: "30s" where the model has 30.0."""
     for name, field in section.model_fields.items():
         if not field.is_required() and field.default_factory is None:
-            kind: Any = Annotated[field.annotation, *field.metadata]
+            kind: Any = field.annotation
+            for item in field.metadata:
+                kind = Annotated[kind, item]
             written = TypeAdapter(kind).dump_python(field.default, mode="json")
             schema_of_it["properties"][name]["default"] = written
 
