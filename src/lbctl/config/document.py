@@ -232,6 +232,9 @@ class _Converter:
 
     def convert(self, node: _Node, path: Path, key: _Node | None, aliased: bool = False) -> Any:
         """The value of a node; its place and those below it are noted."""
+        if len(path) > DEPTH_MAX:  # deeper than written: a chain of aliases
+            self._document.fail(f"aliases nest deeper than {DEPTH_MAX} levels", node.line, node.column)
+            raise _Broken
         aliased = aliased or id(node) in self._seen
         self._count(node, aliased)
         self._document.places.put(path, Mark.of(self._document.source, node, key))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails
 
 from lbctl.config import clashes, references, unsupported
@@ -31,7 +31,7 @@ def validate(data: Any, handler: Callable[[Any], M]) -> M:
     """
     if not isinstance(data, dict):
         return handler(data)
-    tree, faults = unsupported.take_out(data)
+    tree, faults = unsupported.take_out(_plain(data))
     for rule in _RULES:
         faults.extend(rule(tree))
     details = [_detail(fault) for fault in faults]
@@ -42,6 +42,17 @@ def validate(data: Any, handler: Callable[[Any], M]) -> M:
     if details:
         raise ValidationError.from_exception_data("Config", details)
     return config
+
+
+def _plain(value: Any) -> Any:
+    """A tree without model instances, which Python code may mix in: rules read plain values only."""
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in value.model_fields_set}
+    if isinstance(value, dict):
+        return {key: _plain(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child) for child in value]
+    return value
 
 
 def _detail(fault: Fault) -> InitErrorDetails:
