@@ -120,10 +120,10 @@ class _Bench:
         return preflight.prove(proxy, self._job, self._folder, self._cpu)
 
     def compare(self, work: Work, proxies: Sequence[Proxy], rounds: int) -> report.Result:
-        """A B A B: each round measures every proxy once, directly one after the other."""
+        """A B, B A, A B: in each round directly one after the other, and in turns the first."""
         samples: dict[str, list[Sample]] = {proxy.name: [] for proxy in proxies}
         for number in range(1, rounds + 1):
-            for proxy in proxies:
+            for proxy in proxies if number % 2 else reversed(proxies):
                 sample = self._measure(work, proxy, number)
                 samples[proxy.name].append(sample)
         return report.Result(work, samples)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 _CPUCLOCK_SCHED = 2  # linux: user + system, from the scheduler's own nanosecond accounting
@@ -76,26 +76,33 @@ def settle(pid: int, quiet: float = 0.05, at_most: float = 1.0) -> None:
         before = now
 
 
-def pss_kib(pid: int) -> float:
-    """Proportional set size of `pid` and its descendants in KiB: private pages + a share of the rest.
+_NOT_FILES = ("Pss_Anon", "Pss_Shmem", "SwapPss")
+
+
+def memory_kib(pid: int) -> int:
+    """Proportional set size of `pid` and its descendants in KiB, swapped pages included.
+
+    Pages of files are left out: no connection adds any, while their share moves by megabytes whenever
+    another program maps the same library, or the kernel drops a page that nobody looked at lately.
 
     Raises:
         OSError: a process is gone.
     """
-    return sum(_pss_of(member) for member in (pid, *descendants(pid, _parents())))
+    return sum(_memory_of(member) for member in (pid, *descendants(pid, _parents())))
 
 
-def _pss_of(pid: int) -> int:
-    return parse_pss(Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
+def _memory_of(pid: int) -> int:
+    return parse_rollup(Path(f"/proc/{pid}/smaps_rollup").read_text())
 
 
-def parse_pss(lines: Iterable[str]) -> int:
-    """The Pss line of a smaps_rollup, in KiB.
+def parse_rollup(text: str) -> int:
+    """Anonymous, shared and swapped PSS out of a smaps_rollup, in KiB.
 
     Raises:
-        ValueError: there is none.
+        ValueError: one of them is not in it.
     """
-    for line in lines:
-        if match := re.fullmatch(r"Pss:\s+(\d+) kB", line.strip()):
-            return int(match[1])
-    raise ValueError("no Pss line in smaps_rollup")
+    sizes = {name: int(kib) for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+    missing = [name for name in _NOT_FILES if name not in sizes]
+    if missing:
+        raise ValueError(f"no {missing[0]} in smaps_rollup")
+    return sum(sizes[name] for name in _NOT_FILES)

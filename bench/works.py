@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .certificates import Certificates
-from .cpu import cpu_ns, pss_kib, settle
+from .cpu import cpu_ns, memory_kib, settle
 from .load import Download, Driver, Hold, Load, NewConnections, OpenEchoes, Target, Upload
 from .proxies import Job, Proxy, Running, running
 
@@ -67,7 +67,7 @@ class Work:
         factor: from nanoseconds (or KiB, for memory) per counted unit to `unit`.
         drivers: the load, one process each, given one target per client certificate.
         plaintext: over the plain TCP port.
-        memory: measures PSS, not CPU.
+        memory: measures memory, not CPU.
     """
 
     key: str
@@ -147,7 +147,7 @@ def measure(work: Work, proxy: Proxy, job: Job, scale: Scale, folder: Path, cpu:
 
 
 def _read(work: Work, load: Load, pid: int) -> Sample:
-    read = pss_kib if work.memory else cpu_ns
+    read = memory_kib if work.memory else cpu_ns
     settle(pid)
     value_before, cpu_before, began = read(pid), cpu_ns(pid), time.monotonic()
     units = load.work()

@@ -42,7 +42,7 @@ def test_cpu_counts_threads_that_are_gone() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         assert cpu.cpu_ns(process.pid) >= 0.2e9
-        assert cpu.pss_kib(process.pid) > 0
+        assert cpu.memory_kib(process.pid) > 0
         process.communicate()
     with pytest.raises(ProcessLookupError):
         cpu.cpu_ns(process.pid)
@@ -58,16 +58,12 @@ def test_descendants_are_all_below_and_only_those() -> None:
     assert cpu.descendants(6, parents) == []
 
 
-def test_pss_is_the_pss_line_alone() -> None:
-    rollup = [
-        "5596-7ffd ---p 00 [rollup]",
-        "Rss: 1628 kB",
-        "Pss:    416 kB",
-        "Pss_Anon: 1 kB",
-    ]
-    assert cpu.parse_pss(rollup) == 416
-    with pytest.raises(ValueError, match="no Pss"):
-        cpu.parse_pss(["Rss: 1 kB"])
+def test_memory_leaves_out_files_and_keeps_what_is_swapped() -> None:
+    rollup = "5596-7ffd ---p 00 [rollup]\nRss: 999 kB\nPss:   416 kB\nPss_Anon:  100 kB\nPss_File:  200 kB\n"
+    rollup += "Pss_Shmem:   20 kB\nSwap:  7 kB\nSwapPss:  3 kB\n"
+    assert cpu.parse_rollup(rollup) == 123
+    with pytest.raises(ValueError, match="no SwapPss"):
+        cpu.parse_rollup(rollup.replace("SwapPss", "Other"))
 
 
 def test_ratio_is_of_medians_and_its_extremes_of_pairs() -> None:
