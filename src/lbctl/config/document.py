@@ -75,6 +75,7 @@ def parse(data: bytes, name: str, environ: Mapping[str, str]) -> Document:
     """
     text, problem_at = _decode(data)
     document = Document(Source(name, text))
+    document.places.put((), Mark(document.source, 1, 1, excerpt=False))
     if problem_at is not None:
         document.fail(*problem_at)
         return document

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 from pydantic.fields import FieldInfo
@@ -102,6 +102,12 @@ def _auto_count(value: object) -> int | None:
         return _count_to(WORKERS_MAX)(value)
     except ValueError:
         raise ValueError(f"expected auto or a whole number from 1 to {WORKERS_MAX}") from None
+
+
+def _version(value: object) -> object:
+    if type(value) is not int or value != 1:  # True == 1, and would pass for it
+        raise ValueError("expected 1; this is the only version of the format so far")
+    return value
 
 
 def _flag(value: object) -> bool:
@@ -204,6 +210,7 @@ Serial = Annotated[
 Count = Annotated[int, BeforeValidator(_count_to(COUNT_MAX)), _count_schema(COUNT_MAX)]
 Weight = Annotated[int, BeforeValidator(_count_to(WEIGHT_MAX)), _count_schema(WEIGHT_MAX)]
 Attempts = Annotated[int, BeforeValidator(_count_to(ATTEMPTS_MAX)), _count_schema(ATTEMPTS_MAX)]
+Version = Annotated[Literal[1], BeforeValidator(_version)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Sample = Annotated[
     float, BeforeValidator(_share_of_accesses), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})

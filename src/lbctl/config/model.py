@@ -34,6 +34,7 @@ from lbctl.config.fields import (
     Serial,
     Share,
     UpstreamAddress,
+    Version,
     Weight,
     at_least_one,
 )
@@ -198,7 +199,7 @@ class Client(Section):
 class Config(Section):
     """The whole configuration. It is valid: names it mentions exist, addresses do not clash."""
 
-    version: Literal[1]
+    version: Version
     """The version of this format."""
     node: Node = Field(default_factory=Node)
     tls: Tls | None = None

@@ -55,6 +55,4 @@ def _message(line: ErrorDetails, path: Path) -> str:
 def _choice(line: ErrorDetails, path: Path) -> str:
     words = [str(choice) for choice in shape.choices(shape.at(path))]
     hint = did_you_mean(str(line["input"]), words)
-    if path == ("version",):
-        return "expected 1; this is the only version of the format so far"
     return f"expected {' or '.join(words)}{hint}"
