@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -157,3 +158,10 @@ def test_arbitrary_bytes_never_raise(data: bytes | str) -> None:
     assert found.tree is None or isinstance(found.tree, dict | list | str | int | float)
     for problem in found.problems:
         assert problem.render().startswith("lb.yaml:")
+
+
+def test_the_parser_without_c_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a: [1, 'x', 22:22]\nb: &u {c: true}\nd: *u\n", "a: 1\na: 2\n", "a: !!int 1", "a: [*b]"]
+    found = [(parsed.tree, parsed.problems) for parsed in map(parse, texts)]
+    monkeypatch.setattr(document, "_Parser", yaml.SafeLoader)
+    assert [(parsed.tree, parsed.problems) for parsed in map(parse, texts)] == found

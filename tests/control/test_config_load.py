@@ -266,3 +266,9 @@ def test_arbitrary_text_is_a_config_or_config_invalid(text: str) -> None:
     except ConfigInvalid as error:
         config, shown = None, render(error.problems)
     assert isinstance(config, Config) or shown.endswith(("error.", "errors."))
+
+
+def test_a_variable_beside_a_key_that_is_not_supported() -> None:
+    assert errors(BASE + "node: {name: '${N}'}\nadmin: {}\n", N="x") == [
+        "lb.yaml:6:1: error: admin: not supported in this version"
+    ]

@@ -31,7 +31,8 @@ def validate(data: Any, handler: Callable[[Any], M]) -> M:
     """
     if not isinstance(data, dict):
         return handler(data)
-    tree, faults = unsupported.take_out(_plain(data))
+    tree = _plain(data)
+    faults: list[Fault] = [*unsupported.take_out(tree)]
     for rule in _RULES:
         faults.extend(rule(tree))
     details = [_detail(fault) for fault in faults]
@@ -45,7 +46,7 @@ def validate(data: Any, handler: Callable[[Any], M]) -> M:
 
 
 def _plain(value: Any) -> Any:
-    """A tree without model instances, which Python code may mix in: rules read plain values only."""
+    """A copy of a tree, without the model instances Python code may mix in: rules read plain values."""
     if isinstance(value, BaseModel):
         value = {name: getattr(value, name) for name in value.model_fields_set}
     if isinstance(value, dict):

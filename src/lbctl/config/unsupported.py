@@ -5,7 +5,6 @@ They are refused by name: an operator who wrote `upstream_tls` must never get pl
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from lbctl.config.faults import Fault, Path
@@ -41,17 +40,19 @@ class Unsupported(Fault):
     """A feature this version does not have."""
 
 
-def take_out(data: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
-    """A tree without those keys and values (the given one stays as it is), and one fault for each."""
-    found: list[tuple[Path, Fault]] = []
+def take_out(tree: dict[str, Any]) -> list[Unsupported]:
+    """Take those keys and values out of a tree, in place: one fault for each."""
+    faults = []
     for pattern in KEYS:
-        for path, _ in matches(data, pattern):
-            found.append((path, Unsupported(path, "not supported in this version", at="key")))
+        for path, _ in matches(tree, pattern):
+            faults.append(Unsupported(path, "not supported in this version", at="key"))
     for pattern, values in VALUES:
-        for path, value in matches(data, pattern):
+        for path, value in matches(tree, pattern):
             if isinstance(value, str) and value in values:
-                found.append((path, Unsupported(path, f"'{value}' is not supported in this version")))
-    return without(data, [path for path, _ in found]), [fault for _, fault in found]
+                faults.append(Unsupported(path, f"'{value}' is not supported in this version"))
+    for fault in faults:
+        _remove(tree, fault.path)
+    return faults
 
 
 def matches(tree: Any, pattern: tuple[str, ...], at: Path = ()) -> list[tuple[Path, Any]]:
@@ -69,14 +70,8 @@ def matches(tree: Any, pattern: tuple[str, ...], at: Path = ()) -> list[tuple[Pa
     return [found for key, child in children for found in matches(child, pattern[1:], (*at, key))]
 
 
-def without(tree: dict[str, Any], paths: list[Path]) -> dict[str, Any]:
-    """A copy of the tree without the values at these paths; the tree itself when there are none."""
-    if not paths:
-        return tree
-    result = copy.deepcopy(tree)
-    for path in paths:
-        parent: Any = result
-        for part in path[:-1]:
-            parent = parent[part]
-        del parent[path[-1]]
-    return result
+def _remove(tree: dict[str, Any], path: Path) -> None:
+    parent: Any = tree
+    for part in path[:-1]:
+        parent = parent[part]
+    del parent[path[-1]]
