@@ -1,0 +1,588 @@
+"""Doors for the tests into lbcore's parts: the same compiled functions that the workers call.
+
+Each class owns the C struct that a worker would own and lets Python call the part with a clock of its
+own choosing. Loops that several threads run at once are here and run without the interpreter's lock, so
+they really meet. Nothing below decides anything: what is expected is in the tests.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+
+from lbcore.codes import REASONS
+
+from lbcore.parts.balance cimport balance_dialled, balance_failed, balance_give, balance_is_ejected, balance_pick
+from lbcore.parts.cells cimport (
+    app_new,
+    app_unref,
+    limiter_new,
+    limiter_ref,
+    limiter_unref,
+    name_new,
+    name_unref,
+    policy_unref,
+    snapshot_new,
+    snapshot_unref,
+    upstream_new,
+    verdict_new,
+)
+from lbcore.parts.chunks cimport chunk_append, chunk_give, chunk_pool_fini
+from lbcore.parts.der cimport der_fit_for_client, der_serial
+from lbcore.parts.limiter cimport (
+    LIMIT_NONE,
+    LIMIT_OPEN,
+    limiter_close,
+    limiter_open,
+    limiter_refund,
+    refusal_t,
+)
+from lbcore.parts.policy cimport policy_add, policy_allow, policy_judge, policy_new
+from lbcore.parts.rings cimport (
+    ring_awake,
+    ring_fini,
+    ring_init,
+    ring_may_sleep,
+    ring_pop,
+    ring_push,
+    ring_wake,
+)
+from lbcore.parts.slab cimport slab_find, slab_fini, slab_give, slab_init, slab_slot, slab_take
+from lbcore.parts.timers cimport timer_arm, timer_disarm, timer_expired, timer_wait_ms, wheel_init
+from lbcore.parts.verdicts cimport verdict_hash, verdicts_clear, verdicts_find, verdicts_insert
+from lbcore.structs cimport (
+    TIMER_NONE,
+    app_t,
+    chunk_pool_t,
+    chunk_t,
+    conn_t,
+    limiter_t,
+    name_t,
+    policy_t,
+    ring_t,
+    slab_t,
+    upstream_t,
+    verdict_t,
+    wheel_t,
+    worker_t,
+)
+from lbcore.sys.atomics cimport counter_read, counter_t, counter_next, gauge_read, word_read
+from lbcore.sys.linux cimport aligned_alloc, memcpy, memset
+
+
+cdef extern from "sched.h" nogil:
+    int sched_yield()
+
+cdef extern from "sys/mman.h" nogil:
+    void *mmap(void *at, size_t length, int protection, int flags, int fd, long offset)
+    int munmap(void *at, size_t length)
+    int mprotect(void *at, size_t length, int protection)
+    int PROT_NONE, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
+    void *MAP_FAILED
+
+
+cdef void *zeroed_lines(size_t size) except NULL:
+    """Zeroed memory on a cache line, as structs with gauges need it."""
+    cdef size_t rounded = (size + 63) & ~<size_t>63
+    cdef void *memory = aligned_alloc(64, rounded)
+    if memory == NULL:
+        raise MemoryError
+    memset(memory, 0, rounded)
+    return memory
+
+
+# ---- slab ----------------------------------------------------------------------------------------
+
+cdef class Slab:
+    cdef slab_t slab
+
+    def __cinit__(self, uint32_t slots_max):
+        if not slab_init(&self.slab, slots_max):
+            raise MemoryError
+
+    def __dealloc__(self):
+        slab_fini(&self.slab)
+
+    @property
+    def in_use(self):
+        return self.slab.in_use
+
+    def take(self):
+        """(index, generation) of a fresh connection, or None: full."""
+        cdef conn_t *conn = slab_take(&self.slab)
+        return None if conn == NULL else (conn.index, conn.generation)
+
+    def give(self, uint32_t index):
+        slab_give(&self.slab, slab_slot(&self.slab, index))
+
+    def find(self, uint32_t index, uint32_t generation):
+        """Whether an event for that index and generation finds a connection, and the right one."""
+        cdef conn_t *conn = slab_find(&self.slab, index, generation)
+        if conn == NULL:
+            return False
+        if conn.index != index:
+            raise AssertionError(f"slot {index} holds connection {conn.index}")
+        return True
+
+    def scribble(self, uint32_t index):
+        """Fills fields of a connection in use, as its life would."""
+        cdef conn_t *conn = slab_slot(&self.slab, index)
+        conn.client.fd = 7
+        conn.upstream.fd = 8
+        conn.client.bytes = 9
+        conn.limited = True
+        conn.attempts = 3
+
+    def is_fresh(self, uint32_t index):
+        """Whether nothing of an earlier life is left in it."""
+        cdef conn_t *conn = slab_slot(&self.slab, index)
+        return (conn.client.fd == -1 and conn.upstream.fd == -1 and conn.client.bytes == 0
+                and not conn.limited and conn.attempts == 0 and conn.timer_slot == <uint32_t>TIMER_NONE)
+
+
+# ---- timers --------------------------------------------------------------------------------------
+
+cdef class Wheel:
+    """A timer wheel and the connections that it may hold, numbered from 0."""
+
+    cdef wheel_t wheel
+    cdef conn_t *conns
+
+    def __cinit__(self, uint32_t timers, uint64_t now_ns):
+        cdef uint32_t i
+        self.conns = <conn_t *>calloc(timers, sizeof(conn_t))
+        if self.conns == NULL:
+            raise MemoryError
+        for i in range(timers):
+            self.conns[i].index = i
+            self.conns[i].timer_slot = TIMER_NONE
+        wheel_init(&self.wheel, now_ns)
+
+    def __dealloc__(self):
+        free(self.conns)
+
+    @property
+    def armed(self):
+        return self.wheel.armed
+
+    def arm(self, uint32_t timer, uint64_t deadline_ns):
+        timer_arm(&self.wheel, &self.conns[timer], deadline_ns)
+
+    def disarm(self, uint32_t timer):
+        timer_disarm(&self.wheel, &self.conns[timer])
+
+    def expired(self, uint64_t now_ns):
+        """All timers that fire at this time, in the order they come."""
+        cdef conn_t *conn
+        fired = []
+        while True:
+            conn = timer_expired(&self.wheel, now_ns)
+            if conn == NULL:
+                return fired
+            fired.append(conn.index)
+
+    def wait_ms(self, uint64_t now_ns):
+        return timer_wait_ms(&self.wheel, now_ns)
+
+
+# ---- rings ---------------------------------------------------------------------------------------
+
+cdef class Ring:
+    """A ring of 64-bit numbers."""
+
+    cdef ring_t *ring
+    cdef counter_t taken
+
+    def __cinit__(self, uint32_t capacity):
+        self.ring = <ring_t *>zeroed_lines(sizeof(ring_t))
+        if not ring_init(self.ring, capacity, sizeof(uint64_t)):
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.ring != NULL:
+            ring_fini(self.ring)
+            free(self.ring)
+
+    @property
+    def wake_fd(self):
+        return self.ring.wake_fd
+
+    @property
+    def dropped(self):
+        return counter_read(&self.ring.dropped)
+
+    def push(self, uint64_t item):
+        return bool(ring_push(self.ring, &item))
+
+    def pop(self):
+        cdef uint64_t item = 0
+        return item if ring_pop(self.ring, &item) else None
+
+    def may_sleep(self):
+        return bool(ring_may_sleep(self.ring))
+
+    def awake(self):
+        ring_awake(self.ring)
+
+    def wake(self):
+        ring_wake(self.ring)
+
+    def write(self, uint64_t writer, uint32_t count):
+        """Pushes writer << 32 | 0, 1, 2, ... and wakes the reader each time; waits while it is full."""
+        cdef uint32_t i
+        cdef uint64_t item
+        with nogil:
+            for i in range(count):
+                item = writer << 32 | i
+                while not ring_push(self.ring, &item):
+                    ring_wake(self.ring)
+                    sched_yield()
+                ring_wake(self.ring)
+
+    def read(self, uint32_t total):
+        """Pops until all readers together have `total` items; this reader's, in order."""
+        cdef uint64_t *items = <uint64_t *>malloc(total * sizeof(uint64_t))
+        cdef uint32_t count = 0
+        if items == NULL:
+            raise MemoryError
+        try:
+            with nogil:
+                while counter_read(&self.taken) < total:
+                    if ring_pop(self.ring, &items[count]):
+                        count += 1
+                        counter_next(&self.taken)
+                    else:
+                        sched_yield()
+            return [items[i] for i in range(count)]
+        finally:
+            free(items)
+
+
+# ---- chunks --------------------------------------------------------------------------------------
+
+cdef class Outbox:
+    """Bytes that wait for a socket, held in a chunk of a pool."""
+
+    cdef chunk_pool_t pool
+    cdef chunk_t *chunk
+
+    def __dealloc__(self):
+        if self.chunk != NULL:
+            chunk_give(&self.pool, self.chunk)
+        chunk_pool_fini(&self.pool)
+
+    @property
+    def room(self):
+        return 0 if self.chunk == NULL else self.chunk.room
+
+    @property
+    def kept(self):
+        """Free chunks in the pool, by size class."""
+        return list(self.pool.kept)
+
+    def append(self, bytes data not None):
+        return bool(chunk_append(&self.pool, &self.chunk, data, len(data)))
+
+    def sent(self, uint32_t count):
+        """The kernel took that many; an empty chunk goes back to the pool."""
+        self.chunk.start += count
+        self.chunk.length -= count
+        if self.chunk.length == 0:
+            chunk_give(&self.pool, self.chunk)
+            self.chunk = NULL
+
+    def content(self):
+        if self.chunk == NULL:
+            return b""
+        return (<const char *>self.chunk.data + self.chunk.start)[:self.chunk.length]
+
+
+# ---- limiter -------------------------------------------------------------------------------------
+
+cdef class Limiter:
+    cdef limiter_t *cell
+    cdef readonly Limiter parent
+
+    def __cinit__(self, *, int64_t open_max=0, uint64_t interval_ns=0, uint64_t burst=1, Limiter parent=None):
+        self.cell = limiter_new()
+        if self.cell == NULL:
+            raise MemoryError
+        self.cell.open_max = open_max
+        self.cell.interval_ns = interval_ns
+        self.cell.burst_ns = interval_ns * burst
+        self.parent = parent
+        if parent is not None:
+            self.cell.parent = limiter_ref(parent.cell)
+
+    def __dealloc__(self):
+        limiter_unref(self.cell)
+
+    @property
+    def opened(self):
+        return gauge_read(&self.cell.open)
+
+    @property
+    def next_ns(self):
+        return word_read(&self.cell.next_ns)
+
+    @property
+    def admitted(self):
+        return counter_read(&self.cell.admitted)
+
+    @property
+    def refused(self):
+        return counter_read(&self.cell.refused)
+
+    def open(self, uint64_t now_ns):
+        """None: admitted; else (the scope that refused, "open" or "rate", nanoseconds to wait)."""
+        cdef refusal_t refusal
+        cdef Limiter scope = self
+        if limiter_open(self.cell, now_ns, &refusal):
+            assert refusal.limit == LIMIT_NONE and refusal.limiter == NULL
+            return None
+        while scope.cell is not refusal.limiter:
+            scope = scope.parent
+        return scope, "open" if refusal.limit == LIMIT_OPEN else "rate", refusal.wait_ns
+
+    def close(self):
+        limiter_close(self.cell)
+
+    def refund(self):
+        limiter_refund(self.cell)
+
+    def hammer(self, uint32_t attempts, uint64_t start_ns, uint64_t step_ns, bint hold):
+        """Opens `attempts` times on a clock that moves on by `step_ns`; closes at once unless `hold`.
+        (admitted, the highest count of open connections ever seen)."""
+        cdef refusal_t refusal
+        cdef uint64_t admitted = 0
+        cdef int64_t highest = 0
+        cdef int64_t level
+        cdef uint32_t i
+        with nogil:
+            for i in range(attempts):
+                if limiter_open(self.cell, start_ns + i * step_ns, &refusal):
+                    admitted += 1
+                    level = gauge_read(&self.cell.open)
+                    highest = level if level > highest else highest
+                    if not hold:
+                        limiter_close(self.cell)
+        return admitted, highest
+
+    def take_back(self, uint32_t attempts, uint64_t now_ns):
+        """Opens, refunds and closes, as when a later stage refuses."""
+        cdef refusal_t refusal
+        cdef uint32_t i
+        with nogil:
+            for i in range(attempts):
+                if limiter_open(self.cell, now_ns, &refusal):
+                    limiter_refund(self.cell)
+                    limiter_close(self.cell)
+
+
+# ---- balance -------------------------------------------------------------------------------------
+
+cdef class Pool:
+    """An application's upstreams: pairs of weight and most connections (0: no cap)."""
+
+    cdef app_t *app
+
+    def __cinit__(self, upstreams, *, uint32_t failures_max=0, uint64_t eject_ns=0, uint32_t ejected_max=0):
+        cdef upstream_t *upstream
+        self.app = app_new(<uint32_t>len(upstreams))
+        if self.app == NULL:
+            raise MemoryError
+        self.app.failures_max = failures_max
+        self.app.eject_ns = eject_ns
+        self.app.ejected_max = ejected_max
+        for weight, most in upstreams:
+            upstream = upstream_new()
+            if upstream == NULL:
+                raise MemoryError
+            upstream.weight = weight
+            upstream.in_flight_max = most
+            self.app.upstreams[self.app.upstream_count] = upstream
+            self.app.upstream_count += 1
+
+    def __dealloc__(self):
+        app_unref(self.app)
+
+    def pick(self, uint64_t now_ns=0, tried=()):
+        """Index of the upstream, or None."""
+        cdef uint16_t indexes[8]
+        cdef int i
+        for i in range(len(tried)):
+            indexes[i] = tried[i]
+        index = balance_pick(self.app, indexes, <int>len(tried), now_ns)
+        return None if index < 0 else index
+
+    def give(self, uint32_t index):
+        balance_give(self.app.upstreams[index])
+
+    def dialled(self, uint32_t index):
+        balance_dialled(self.app.upstreams[index])
+
+    def failed(self, uint32_t index, uint64_t now_ns):
+        balance_failed(self.app, self.app.upstreams[index], now_ns)
+
+    def ejected(self, uint64_t now_ns):
+        """Indexes of the upstreams that are out of the pool."""
+        return [i for i in range(self.app.upstream_count)
+                if balance_is_ejected(self.app.upstreams[<uint32_t>i], now_ns)]
+
+    @property
+    def in_flight(self):
+        return [gauge_read(&self.app.upstreams[<uint32_t>i].in_flight) for i in range(self.app.upstream_count)]
+
+    @property
+    def picked(self):
+        return [counter_read(&self.app.upstreams[<uint32_t>i].picked) for i in range(self.app.upstream_count)]
+
+    @property
+    def errors(self):
+        return [counter_read(&self.app.upstreams[<uint32_t>i].errors) for i in range(self.app.upstream_count)]
+
+    def hammer(self, uint32_t attempts, bint hold):
+        """Picks `attempts` times and gives back at once unless `hold`; how often there was one."""
+        cdef uint32_t i
+        cdef int index
+        cdef uint32_t found = 0
+        with nogil:
+            for i in range(attempts):
+                index = balance_pick(self.app, NULL, 0, 0)
+                if index >= 0:
+                    found += 1
+                    if not hold:
+                        balance_give(self.app.upstreams[index])
+        return found
+
+
+# ---- der -----------------------------------------------------------------------------------------
+
+cdef class Guarded:
+    """Bytes that end where readable memory ends: reading one too far is a crash, not luck."""
+
+    cdef uint8_t *pages
+    cdef size_t size
+    cdef const uint8_t *at
+    cdef size_t length
+
+    def __cinit__(self, bytes data not None):
+        cdef size_t room = (len(data) + 4095) & ~<size_t>4095
+        self.size = room + 4096
+        self.length = len(data)
+        self.pages = <uint8_t *>mmap(NULL, self.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        if self.pages == <uint8_t *>MAP_FAILED or mprotect(self.pages + room, 4096, PROT_NONE) != 0:
+            raise MemoryError
+        memcpy(self.pages + room - self.length, <const char *>data, self.length)
+        self.at = self.pages + room - self.length
+
+    def __dealloc__(self):
+        munmap(self.pages, self.size)
+
+
+def serial_of(bytes der not None):
+    """(reason, serial number as bytes) of a certificate; "": it is good."""
+    cdef Guarded guarded = Guarded(der)
+    cdef uint8_t serial[20]
+    cdef uint8_t length = 0xff
+    reason = der_serial(guarded.at, guarded.length, serial, &length)
+    return REASONS[<int>reason], (<const char *>serial)[:length]
+
+
+def fit_for_client(bytes der not None):
+    """The reason why a certificate is no client's; "": it is good."""
+    cdef Guarded guarded = Guarded(der)
+    return REASONS[<int>der_fit_for_client(guarded.at, guarded.length)]
+
+
+# ---- policy --------------------------------------------------------------------------------------
+
+cdef name_t *name_of(str text) except NULL:
+    cdef bytes encoded = text.encode()
+    cdef name_t *name = name_new(encoded, <uint32_t>len(encoded))
+    if name == NULL:
+        raise MemoryError
+    return name
+
+
+cdef class Policy:
+    """A native table. `clients`: (name, serials as bytes, applications, disabled)."""
+
+    cdef policy_t *policy
+    cdef readonly list refused
+
+    def __cinit__(self, clients, apps):
+        self.policy = policy_new(<uint32_t>sum(len(c[1]) for c in clients), <uint32_t>len(clients),
+                                 <uint32_t>len(apps))
+        if self.policy == NULL:
+            raise MemoryError
+        self.refused = []        # serials that were there already
+        for column, app in enumerate(apps):
+            self.policy.apps[<uint32_t>column] = name_of(app)
+        for row, (name, serials, allowed, disabled) in enumerate(clients):
+            self.policy.clients[<uint32_t>row] = name_of(name)
+            for app in allowed:
+                policy_allow(self.policy, row, apps.index(app))
+            for serial in serials:
+                if not policy_add(self.policy, <bytes>serial, <uint8_t>len(serial), row, disabled):
+                    self.refused.append(serial)
+
+    def __dealloc__(self):
+        policy_unref(self.policy)
+
+    def judge(self, bytes serial not None, str app not None):
+        """(reason, name of the client or None)."""
+        cdef name_t *wanted = name_of(app)
+        cdef name_t *client = NULL
+        reason = policy_judge(self.policy, serial, <uint8_t>len(serial), wanted, &client)
+        name_unref(wanted)
+        return REASONS[<int>reason], None if client == NULL else client.text[:client.length].decode()
+
+
+# ---- verdicts ------------------------------------------------------------------------------------
+
+def hash_of(bytes key not None):
+    return verdict_hash(key, <uint32_t>len(key))
+
+
+cdef class Verdicts:
+    """A worker's cache of verdicts, with a clock and an epoch of the test's choosing."""
+
+    cdef worker_t *worker
+
+    def __cinit__(self):
+        self.worker = <worker_t *>zeroed_lines(sizeof(worker_t))
+        self.worker.snapshot = snapshot_new(0)
+        if self.worker.snapshot == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.worker != NULL:
+            verdicts_clear(self.worker)
+            free(self.worker.verdicts)
+            snapshot_unref(self.worker.snapshot)
+            free(self.worker)
+
+    def at(self, uint64_t now_ns, uint64_t epoch):
+        self.worker.now_ns = now_ns
+        self.worker.snapshot.epoch = epoch
+
+    def insert(self, uint64_t listener, uint64_t tls, bytes key not None, str client not None,
+               uint64_t epoch=0, uint64_t expires_ns=0):
+        cdef verdict_t *verdict = verdict_new(<uint32_t>len(key))
+        if verdict == NULL:
+            raise MemoryError
+        memcpy(verdict.key, <const char *>key, len(key))
+        verdict.hash = verdict_hash(key, <uint32_t>len(key))
+        verdict.listener_id = listener
+        verdict.tls_id = tls
+        verdict.epoch = epoch
+        verdict.expires_ns = expires_ns
+        verdict.client = name_of(client)
+        verdicts_insert(self.worker, verdict)
+
+    def find(self, uint64_t listener, uint64_t tls, bytes key not None):
+        """The client's name, or None."""
+        cdef verdict_t *verdict = verdicts_find(self.worker, listener, tls, key, <uint32_t>len(key))
+        return None if verdict == NULL else verdict.client.text[:verdict.client.length].decode()
+
+    def clear(self):
+        verdicts_clear(self.worker)
