@@ -1,0 +1,67 @@
+"""What must be left when a test is over: nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import lbcore
+
+#: Longer than a socket lingers in close, with room for a busy machine.
+SETTLE = 5.0
+
+
+def descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def core_threads() -> list[str]:
+    """Names of the threads of lbcore that run in this process, native ones included."""
+    names = {thread.name for thread in threading.enumerate()}
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            names.add((task / "comm").read_text().strip())
+        except OSError:
+            continue  # it has just ended
+    return sorted(name for name in names if name.startswith("lbcore"))
+
+
+def held(
+    engine: lbcore.Engine,
+    applications: Iterable[lbcore.Application],
+    limiters: Iterable[lbcore.RateLimitManager] = (),
+) -> dict[str, int]:
+    """Every count that is not zero, by name: empty when the engine holds nothing."""
+    stats = engine.stats()
+    counts = {"open": stats["open"], "unauthenticated": stats["unauthenticated"]}
+    for number, worker in enumerate(stats["workers"]):
+        counts[f"worker {number} open"] = worker["open"]
+    for application in applications:
+        counts[f"app {application.name} open"] = application.open_connections
+        for server in application.upstreams:
+            counts[f"upstream {server.address} in_flight"] = server.in_flight
+    for limiter in limiters:
+        counts[f"limiter {limiter.name} open"] = limiter.open
+    return {name: count for name, count in counts.items() if count != 0}
+
+
+def wait_for_descriptors(baseline: int) -> None:
+    """Fails unless the process comes back to `baseline` descriptors."""
+    wait_until(
+        lambda: descriptors() <= baseline,
+        f"back to {baseline} descriptors, there are {descriptors()}",
+        timeout=SETTLE,
+    )
+
+
+def wait_for_threads() -> None:
+    """Fails unless every thread of lbcore ends."""
+    wait_until(lambda: not core_threads(), f"threads gone, there are {core_threads()}", timeout=SETTLE)
