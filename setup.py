@@ -54,35 +54,37 @@ DIRECTIVES = {
 }
 
 
-def contracts() -> list[str]:
+def contracts(package: Path = SOURCE) -> list[str]:
     """All files that more than one module is compiled from."""
-    return sorted(str(path) for pattern in ("*.pxd", "*.h") for path in SOURCE.rglob(pattern))
+    return sorted(str(path) for pattern in ("*.pxd", "*.h") for path in package.rglob(pattern))
 
 
-def layout_hash() -> str:
+def layout_hash(package: Path = SOURCE) -> str:
     """Modules built from other contracts than the rest must not be loaded together."""
     digest = hashlib.sha256()
-    for name in contracts():
+    for name in contracts(package):
         digest.update(Path(name).read_bytes())
     return digest.hexdigest()[:16]
 
 
-def extensions() -> list[Extension]:
+def extension(module: str, source: Path, package: Path = SOURCE) -> Extension:
+    """A module built from `source` and the contracts of an lbcore package, this one or an installed one."""
     compile_flags, link_flags = BUILDS[os.environ.get("LBCORE_BUILD", "release")]
     warnings = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
                 "-Wno-sign-compare"]  # fmt: skip
-    return [
-        Extension(
-            module,
-            [str(Path("src", *module.split("."))) + ".pyx"],
-            include_dirs=[str(SOURCE), str(SOURCE / "sys"), str(SOURCE / "tls")],
-            define_macros=[("_GNU_SOURCE", None), ("LBCORE_LAYOUT", f'"{layout_hash()}"')],
-            extra_compile_args=[*warnings, "-include", "layout.h", *compile_flags],
-            extra_link_args=[*link_flags, "-lpthread", "-ldl"],
-            depends=contracts(),
-        )
-        for module in MODULES
-    ]
+    return Extension(
+        module,
+        [str(source)],
+        include_dirs=[str(package), str(package / "sys"), str(package / "tls")],
+        define_macros=[("_GNU_SOURCE", None), ("LBCORE_LAYOUT", f'"{layout_hash(package)}"')],
+        extra_compile_args=[*warnings, "-include", "layout.h", *compile_flags],
+        extra_link_args=[*link_flags, "-lpthread", "-ldl"],
+        depends=contracts(package),
+    )
+
+
+def extensions() -> list[Extension]:
+    return [extension(module, Path("src", *module.split(".")).with_suffix(".pyx")) for module in MODULES]
 
 
 class Build(build_ext):
@@ -104,20 +106,23 @@ class Build(build_ext):
         super().build_extensions()
 
 
-def cythonized() -> list[Extension]:
+def cythonized(
+    modules: list[Extension], *, build_dir: str = "build/cython", include_path: str = "src"
+) -> list[Extension]:
     from Cython.Build import cythonize
 
     return cythonize(
-        extensions(),
-        build_dir="build/cython",
+        modules,
+        build_dir=build_dir,
         compiler_directives=DIRECTIVES,
         emit_linenums=True,
         nthreads=len(os.sched_getaffinity(0)),
-        include_path=["src"],
+        include_path=[include_path],
     )
 
 
 # A source distribution or a metadata query needs no C.
 WANTS_CODE = any(command.startswith(("build", "bdist", "install", "develop", "editable")) for command in sys.argv)
 
-setup(ext_modules=cythonized() if WANTS_CODE else extensions(), cmdclass={"build_ext": Build})
+if __name__ == "__main__":  # the tests import it for its flags
+    setup(ext_modules=cythonized(extensions()) if WANTS_CODE else extensions(), cmdclass={"build_ext": Build})
