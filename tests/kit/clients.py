@@ -1,0 +1,295 @@
+"""Clients: TLS over memory buffers, Python's own TLS sockets, and the programs people use.
+
+`TlsClient` sees on the wire what a socket API hides: close_notify, a bare FIN, an alert and a reset are
+four different ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from kit.sockets import End, read_exactly, read_to_end, reset
+from kit.waiting import PATIENCE
+
+if TYPE_CHECKING:
+    from kit.pki import Identity, Pki
+
+HOST = "127.0.0.1"
+SOCKET_TIMEOUT = 20.0
+
+
+def client_context(
+    pki: Pki,
+    identity: Identity | None,
+    *,
+    alpn: Sequence[str] = (),
+    newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    weak: bool = False,
+) -> ssl.SSLContext:
+    """What a client of the balancer needs to know.
+
+    Args:
+        pki: whose CA it trusts.
+        identity: what it presents, or None.
+        alpn: protocols it offers.
+        newest: the highest version it speaks.
+        weak: let OpenSSL use keys that it finds too weak.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(pki.ca.cert)
+    context.maximum_version = newest
+    if weak:
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    if identity is not None:
+        context.load_cert_chain(identity.cert, identity.key)
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    return context
+
+
+class TlsClient:
+    """TLS over memory buffers and a plain socket, step by step.
+
+    Args:
+        port: of the balancer.
+        context: from `client_context`.
+        receive_buffer: SO_RCVBUF, or None.
+    """
+
+    def __init__(self, port: int, context: ssl.SSLContext, *, receive_buffer: int | None = None) -> None:
+        self.sock = socket.socket()
+        if receive_buffer is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.sock.settimeout(SOCKET_TIMEOUT)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+        try:
+            self.sock.connect((HOST, port))
+        except BaseException:
+            self.sock.close()
+            raise
+
+    @property
+    def source(self) -> str:
+        """Its address as a record names it."""
+        host, port = self.sock.getsockname()
+        return f"{host}:{port}"
+
+    def handshake(self) -> Self:
+        """Completes the handshake as a client sees it; the server may still refuse the certificate."""
+        while True:
+            try:
+                self.tls.do_handshake()
+                self._flush()
+                return self
+            except ssl.SSLWantReadError:
+                self._flush()
+                self._fill()
+
+    def first_flight(self) -> bytes:
+        """The ClientHello, not sent."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        return self._outgoing.read()
+
+    def seal(self, data: bytes) -> bytes:
+        """`data` in records, not sent."""
+        self.tls.write(data)
+        return self._outgoing.read()
+
+    def send(self, data: bytes) -> None:
+        """Encrypts and sends all of it."""
+        view = memoryview(data)
+        for start in range(0, len(view), 1 << 16):
+            self.tls.write(view[start : start + (1 << 16)])
+            self._flush()
+
+    def send_close_notify(self) -> None:
+        """Half-close: no more bytes from here, the other direction goes on."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        self._flush()
+
+    def send_fin(self) -> None:
+        """Ends TCP; without `send_close_notify` before it, a truncation."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Vanishes with a RST."""
+        reset(self.sock)
+
+    def receive(self, length: int) -> bytes:
+        """Exactly that many bytes.
+
+        Raises:
+            AssertionError: the stream ended before.
+        """
+        data = bytearray()
+        while len(data) < length:
+            part = self._read(length - len(data))
+            assert isinstance(part, bytes), f"ended with {part} after {len(data)} of {length} bytes"
+            data += part
+        return bytes(data)
+
+    def receive_to_end(self) -> tuple[bytes, End]:
+        """All there is, and how it ended."""
+        data = bytearray()
+        while True:
+            part = self._read(1 << 16)
+            if isinstance(part, End):
+                return bytes(data), part
+            data += part
+
+    def echo(self, data: bytes) -> None:
+        """Asserts that `data` comes back."""
+        self.send(data)
+        assert self.receive(len(data)) == data
+
+    def close(self) -> None:
+        """Ends as polite clients do, if it has not ended yet."""
+        if self.sock.fileno() >= 0:
+            with contextlib.suppress(OSError, ssl.SSLError):
+                self.send_close_notify()
+            self.sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self, length: int) -> bytes | End:
+        while True:
+            try:
+                return self.tls.read(length) or End.CLOSE_NOTIFY
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLZeroReturnError:
+                return End.CLOSE_NOTIFY
+            except ssl.SSLError:
+                return End.ALERT
+            try:
+                self._fill()
+            except (ConnectionResetError, BrokenPipeError):
+                return End.RESET
+            except ssl.SSLEOFError:
+                return End.FIN
+
+    def _flush(self) -> None:
+        data = self._outgoing.read()
+        if data:
+            self.sock.sendall(data)
+
+    def _fill(self) -> None:
+        data = self.sock.recv(1 << 18)
+        if not data:
+            raise ssl.SSLEOFError("FIN without close_notify")
+        self._incoming.write(data)
+
+
+def connect(pki: Pki, port: int, identity: Identity | None = None, *, alpn: Sequence[str] = ()) -> TlsClient:
+    """A client, `alice` unless said otherwise, past its handshake."""
+    client = TlsClient(port, client_context(pki, identity or pki.alice, alpn=alpn))
+    try:
+        return client.handshake()
+    except BaseException:
+        client.close()
+        raise
+
+
+def outcome(port: int, context: ssl.SSLContext) -> End:
+    """Connects and waits for the end, as one who is going to be refused."""
+    with TlsClient(port, context) as client:
+        try:
+            client.handshake()
+        except (ConnectionResetError, BrokenPipeError):
+            return End.RESET
+        except ssl.SSLEOFError:
+            return End.FIN
+        except ssl.SSLError:
+            return End.ALERT
+        return client.receive_to_end()[1]
+
+
+def plain(port: int, *, receive_buffer: int | None = None) -> socket.socket:
+    """A TCP connection with a deadline on everything."""
+    sock = socket.socket()
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.settimeout(SOCKET_TIMEOUT)
+    try:
+        sock.connect((HOST, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+# ---- programs ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that has ended."""
+
+    status: int
+    output: str
+
+    def __contains__(self, text: str) -> bool:
+        return text in self.output
+
+
+def s_client(program: str, port: int, *arguments: str, send: bytes = b"", wait_s: float = 0.3) -> Finished:
+    """Runs ``openssl s_client``; its input stays open for `wait_s`, or it would leave at once."""
+    command = [program, "s_client", "-connect", f"{HOST}:{port}", *arguments]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdin is not None
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(send)
+            process.stdin.flush()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)
+        output, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    return Finished(process.returncode, output.decode(errors="replace"))
+
+
+def curl(program: str, pki: Pki, url: str, identity: Identity | None, *arguments: str) -> Finished:
+    """Runs ``curl`` as that client."""
+    command = [program, "-sS", "--max-time", "10", "--cacert", str(pki.ca.cert)]
+    if identity is not None:
+        command += ["--cert", str(identity.cert), "--key", str(identity.key)]
+    result = subprocess.run([*command, *arguments, url], capture_output=True, timeout=20, check=False)
+    return Finished(result.returncode, (result.stdout + result.stderr).decode(errors="replace"))
+
+
+
+
+__all__ = [
+    "Finished",
+    "TlsClient",
+    "client_context",
+    "connect",
+    "curl",
+    "outcome",
+    "plain",
+    "read_exactly",
+    "read_to_end",
+    "s_client",
+]

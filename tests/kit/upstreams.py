@@ -1,0 +1,284 @@
+"""Upstream servers under the tests' control.
+
+Each is a real TCP server on an ephemeral loopback port. `Upstream` accepts on one thread and runs a
+script for each connection on another; scripts are plain functions. The others misbehave below that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from kit.sockets import End, reset
+from kit.waiting import PATIENCE, wait_until
+
+Script = Callable[["Session"], None]
+#: No socket of a test upstream waits longer than this.
+SOCKET_TIMEOUT = 30.0
+
+
+class Session:
+    """One connection that an upstream accepted.
+
+    Attributes:
+        sock: its socket; a script may use and close it.
+        received: what a script that collects has read so far.
+        ended: how the balancer's side ended, once the script has seen it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.received = bytearray()
+        self.ended: End | None = None
+
+    def collect(self) -> None:
+        """Reads into `received` to the end."""
+        while True:
+            try:
+                part = self.sock.recv(1 << 18)
+            except (ConnectionResetError, BrokenPipeError):
+                self.ended = End.RESET
+                return
+            if not part:
+                self.ended = End.FIN
+                return
+            self.received += part
+
+    def wait_end(self, timeout: float = PATIENCE) -> End:
+        """How the balancer's side ended, when it has."""
+        return wait_until(lambda: self.ended, "the upstream sees an end", timeout=timeout)
+
+
+# ---- scripts -------------------------------------------------------------------------------------
+
+
+def echo(session: Session) -> None:
+    """Sends back what comes, and the end too."""
+    while True:
+        try:
+            part = session.sock.recv(1 << 17)
+            if not part:
+                session.ended = End.FIN
+                session.sock.shutdown(socket.SHUT_WR)
+                return
+            session.sock.sendall(part)
+        except (ConnectionResetError, BrokenPipeError):
+            session.ended = End.RESET
+            return
+
+
+def sink(session: Session) -> None:
+    """Collects everything, then ends too."""
+    session.collect()
+
+
+def hold(session: Session) -> None:
+    """Neither reads nor writes until the upstream is closed."""
+    while True:
+        # A peek sees the end; it does not take the bytes.
+        part = session.sock.recv(1, socket.MSG_PEEK)
+        if not part:
+            session.ended = End.FIN
+            return
+        threading.Event().wait(0.02)
+
+
+def source(data: bytes) -> Script:
+    """Sends `data` and its end at once, then collects."""
+
+    def run(session: Session) -> None:
+        session.sock.sendall(data)
+        session.sock.shutdown(socket.SHUT_WR)
+        session.collect()
+
+    return run
+
+
+def greeter(greeting: bytes) -> Script:
+    """Speaks first, then echoes."""
+
+    def run(session: Session) -> None:
+        session.sock.sendall(greeting)
+        echo(session)
+
+    return run
+
+
+def reply_after_end(data: bytes) -> Script:
+    """Collects to the end, only then answers."""
+
+    def run(session: Session) -> None:
+        session.collect()
+        if session.ended is End.FIN:
+            session.sock.sendall(data)
+
+    return run
+
+
+def resetter(before: bytes = b"") -> Script:
+    """Sends `before`, waits for a byte, then resets."""
+
+    def run(session: Session) -> None:
+        session.sock.sendall(before)
+        session.sock.recv(1)
+        reset(session.sock)
+
+    return run
+
+
+# ---- servers -------------------------------------------------------------------------------------
+
+
+class Upstream:
+    """A server that runs a script for every connection.
+
+    Args:
+        script: runs on a thread of its own; when it returns, the connection is closed.
+        accepting: whether to accept at once; else the kernel's queue holds the connections until
+            `start_accepting`.
+        receive_buffer: SO_RCVBUF of its connections, or None.
+    """
+
+    def __init__(
+        self, script: Script = echo, *, accepting: bool = True, receive_buffer: int | None = None
+    ) -> None:
+        self._script = script
+        self._listener = socket.socket()
+        if receive_buffer is not None:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(1024)
+        self._acceptor: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self.port: int = self._listener.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self.sessions: list[Session] = []
+        if accepting:
+            self.start_accepting()
+
+    @property
+    def accepted(self) -> int:
+        """Connections seen so far: zero means that nothing was ever dialled."""
+        return len(self.sessions)
+
+    def session(self, number: int = 0) -> Session:
+        """A connection by the order of accept, when it is there."""
+        wait_until(lambda: len(self.sessions) > number, f"connection {number} at the upstream")
+        return self.sessions[number]
+
+    def start_accepting(self) -> None:
+        """Begins to accept, what waits in the queue first."""
+        self._acceptor = threading.Thread(target=self._accept, name="upstream-accept", daemon=True)
+        self._acceptor.start()
+
+    def close(self) -> None:
+        """Closes the port and every connection, and waits for the threads."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        if self._acceptor is not None:
+            self._acceptor.join(PATIENCE)
+        self._listener.close()
+        for session in self.sessions:
+            with contextlib.suppress(OSError):
+                session.sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        for session in self.sessions:
+            session.sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            sock.settimeout(SOCKET_TIMEOUT)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            session = Session(sock)
+            thread = threading.Thread(target=self._run, args=(session,), name="upstream", daemon=True)
+            self.sessions.append(session)
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self, session: Session) -> None:
+        # Whatever the other side does is what the test is about: it shows in `ended`.
+        try:
+            self._script(session)
+        except ConnectionResetError:
+            session.ended = End.RESET
+        except OSError:
+            pass
+        finally:
+            session.sock.close()
+
+
+class Refuser:
+    """A port that refuses every connection, and that nobody else can take meanwhile."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        """Gives the port up."""
+        self._socket.close()
+
+
+class Blackhole:
+    """A port whose queue is full: a dial gets no answer until it times out."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(0)
+        self.port: int = self._socket.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self._fillers: list[socket.socket] = []
+        while self._fill():
+            assert len(self._fillers) < 16, "the queue does not fill up"
+
+    def _fill(self) -> bool:
+        filler = socket.socket()
+        filler.settimeout(0.2)
+        self._fillers.append(filler)
+        try:
+            filler.connect(("127.0.0.1", self.port))
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Gives the port up."""
+        for filler in self._fillers:
+            filler.close()
+        self._socket.close()
+
+
+__all__ = [
+    "Blackhole",
+    "Refuser",
+    "Session",
+    "Upstream",
+    "echo",
+    "greeter",
+    "hold",
+    "reply_after_end",
+    "resetter",
+    "sink",
+    "source",
+]
