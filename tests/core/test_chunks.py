@@ -1,0 +1,89 @@
+"""Chunks: what the kernel would not take is kept in order, in a buffer that fits, and the pool is small."""
+
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+KIB = 1024
+LARGEST = 147_456
+
+
+@pytest.mark.parametrize(
+    ("length", "room"),
+    [
+        (1, 8 * KIB),
+        (8 * KIB, 8 * KIB),
+        (8 * KIB + 1, 16 * KIB),
+        (33 * KIB, 64 * KIB),
+        (64 * KIB + 1, LARGEST),
+        (LARGEST, LARGEST),
+    ],
+)
+def test_the_smallest_class_that_fits(probes: ModuleType, length: int, room: int) -> None:
+    outbox = probes.Outbox()
+    assert outbox.append(b"x" * length)
+    assert outbox.room == room
+
+
+def test_more_than_the_largest_class_is_refused_and_nothing_is_lost(probes: ModuleType) -> None:
+    outbox = probes.Outbox()
+    assert not outbox.append(b"x" * (LARGEST + 1))
+    assert outbox.content() == b""
+    assert outbox.append(b"kept")
+    assert not outbox.append(b"x" * LARGEST)
+    assert outbox.content() == b"kept"
+
+
+def test_nothing_appended_costs_no_chunk(probes: ModuleType) -> None:
+    outbox = probes.Outbox()
+    assert outbox.append(b"")
+    assert outbox.room == 0
+
+
+def test_an_emptied_chunk_is_reused(probes: ModuleType) -> None:
+    outbox = probes.Outbox()
+    outbox.append(b"x" * 100)
+    outbox.sent(100)
+    assert outbox.kept == [1, 0, 0, 0, 0]
+    outbox.append(b"y")
+    assert outbox.kept == [0, 0, 0, 0, 0]
+    assert outbox.content() == b"y"
+
+
+def test_growing_gives_the_smaller_chunk_back(probes: ModuleType) -> None:
+    outbox = probes.Outbox()
+    outbox.append(b"a" * 8 * KIB)
+    outbox.append(b"b")
+    assert outbox.room == 16 * KIB
+    assert outbox.kept == [1, 0, 0, 0, 0]
+    assert outbox.content() == b"a" * 8 * KIB + b"b"
+
+
+def test_the_room_in_front_is_used_before_a_larger_chunk(probes: ModuleType) -> None:
+    outbox = probes.Outbox()
+    outbox.append(b"a" * 8 * KIB)
+    outbox.sent(5 * KIB)
+    outbox.append(b"b" * 5 * KIB)
+    assert outbox.room == 8 * KIB
+    assert outbox.content() == b"a" * 3 * KIB + b"b" * 5 * KIB
+
+
+@given(st.lists(st.tuples(st.binary(max_size=300), st.integers(1, 40), st.floats(0, 1)), max_size=40))
+def test_like_a_byte_queue(probes: ModuleType, steps: list[tuple[bytes, int, float]]) -> None:
+    outbox = probes.Outbox()
+    model = b""
+    for piece, times, share in steps:
+        data = piece * times
+        took = outbox.append(data)
+        assert took == (len(model) + len(data) <= LARGEST or data == b"")
+        if took:
+            model += data
+        assert outbox.content() == model
+        if model:
+            count = int(len(model) * share)
+            outbox.sent(count)
+            model = model[count:]
+    assert outbox.content() == model
+    assert all(kept <= 16 for kept in outbox.kept)
