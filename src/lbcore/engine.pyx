@@ -461,6 +461,7 @@ cdef class Engine:
         with self.lock:
             self.pool.close()
             self._forget_asks()
+            ring_fini(&self.node.asks)
             self._free_workers()
             self.state = "stopped"
             running.discard(self)
@@ -644,7 +645,9 @@ cdef class Engine:
         cdef snapshot_t *snapshot
         cdef uint32_t i
         with self.lock:
-            if self.listeners.pop(listener.cell.id, None) is None or not self.running:
+            if listener.cell == NULL or self.listeners.pop(listener.cell.id, None) is None:
+                return
+            if not self.running:
                 return
             snapshot = self._next_snapshot(self.snapshot.listener_count)
             for i in range(self.snapshot.listener_count):
@@ -655,6 +658,8 @@ cdef class Engine:
             # Connections keep the cell and its descriptor; the port must be free now all the same.
             listener.sock.shutdown(socket.SHUT_RDWR)
             listener.sock.close()
+            listener_unref(listener.cell)    # the Python object may live on; the descriptor must not
+            listener.cell = NULL
 
     def set_policy(self, clients):
         """Replaces the native table of clients, which refuses strangers without asking Python, for all
