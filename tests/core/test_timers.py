@@ -119,7 +119,9 @@ def test_like_a_plain_table_of_deadlines(
 
 
 @given(start=st.integers(0, 2**60), delays=st.lists(st.integers(0, 3 * TURN), min_size=1, max_size=8))
-def test_a_worker_that_sleeps_as_told_is_never_late(probes: ModuleType, start: int, delays: list[int]) -> None:
+def test_a_worker_that_sleeps_as_told_is_never_late(
+    probes: ModuleType, start: int, delays: list[int]
+) -> None:
     wheel = probes.Wheel(len(delays), start)
     now = start
     for timer, delay in enumerate(delays):
