@@ -1,0 +1,18 @@
+"""Events, and one record for each connection and each refusal.
+
+    journal = Journal(config.logging, node="lb-1", stderr=LineWriter(Descriptor(2)), pretty=True)
+    engine = lbcore.Engine(on_records=journal.on_records)
+    journal.event("ready", app="orders-db", listen="0.0.0.0:7306", upstreams=3)
+    journal.tick()      # once a second: sums, and what was lost
+    journal.close()
+
+The path of a line: `records` turns a `Record` into fields, `sums` holds refusals to a rate, `lines`
+makes them text, `writer` puts that on its way without ever waiting for who reads it. Nothing a
+stranger wrote into a certificate passes `printable` unchanged.
+"""
+
+from lbctl.logs.journal import Journal
+from lbctl.logs.sinks import Descriptor, LogFile
+from lbctl.logs.writer import LineWriter
+
+__all__ = ["Descriptor", "Journal", "LineWriter", "LogFile"]

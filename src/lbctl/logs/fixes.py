@@ -1,0 +1,60 @@
+"""For each refusal: what the operator can do about it.
+
+Pure: a record and the rules in, one sentence out.
+"""
+
+from __future__ import annotations
+
+from lbcore import Record
+from lbctl.config.faults import dotted
+from lbctl.config.values import format_serial
+from lbctl.policy import Rules
+
+_REISSUE = "give the client a new certificate of tls.client_ca (lbctl cert issue NAME)"
+_FIXED = {
+    "node_full": "raise node.max_connections and the file descriptor limit, or add a node",
+    "unauthenticated_full": "raise node.max_unauthenticated, or find out who opens connections in vain",
+    "not_tls": "let the client speak TLS 1.3, or a TLS tunnel beside it",
+    "tls_version": "let the client offer TLS 1.3",
+    "handshake_timeout": "raise tls.handshake_timeout if the client is merely slow",
+    "no_certificate": "give the client a certificate of tls.client_ca, ECDSA or RSA (lbctl cert issue NAME)",
+    "unknown_ca": "its certificate is of another CA; " + _REISSUE,
+    "bad_certificate": _REISSUE,
+    "weak_key": "give the client a certificate with an ECDSA P-256 key or RSA of at least 2048 bits",
+    "bad_serial": "issue it with a positive serial of at most 20 octets",
+    "wrong_issuer": "issue it directly by the CA in tls.client_ca, not by one below it",
+    "expired": "it is no longer valid, or this clock is wrong; " + _REISSUE,
+    "not_yet_valid": "it is not valid yet: compare the clocks of this machine and of the CA",
+    "wrong_purpose": "issue it with extendedKeyUsage clientAuth",
+    "authz_timeout": "raise authorize_timeout, or find out why the decision takes so long",
+    "authz_error": "see the error of the authorizer in the log",
+}
+_LIMIT_KEYS = {"rate": "rate or burst", "concurrent": "concurrent"}
+
+
+def fix(record: Record, rules: Rules) -> str | None:
+    """How to mend a refusal; None where there is nothing to configure."""
+    client, app = record.client or "NAME", record.app
+    match record.reason:
+        case "unknown_serial" if record.serial is not None:
+            return f'add "{format_serial(record.serial)}" under clients.NAME.serials'
+        case "client_disabled":
+            return f"remove disabled under {dotted(('clients', client))}"
+        case "app_not_allowed":
+            return f'add "{app}" under {dotted(("clients", client, "apps"))}'
+        case "rate" | "concurrent":
+            return _limit(record, rules)
+        case "app_full":
+            return f"raise {dotted(('apps', app, 'max_connections'))}"
+        case "no_upstream":
+            return f"see that the servers in {dotted(('apps', app, 'upstreams'))} answer and have room"
+        case "connect_failed":
+            return f"see that {record.upstream or 'the upstream'} listens and can be reached from here"
+    return _FIXED.get(record.reason)
+
+
+def _limit(record: Record, rules: Rules) -> str | None:
+    name = rules.class_name(record.client, record.app)
+    if name is None:
+        return None
+    return f"raise {_LIMIT_KEYS[record.reason]} in {dotted(('limits', name))}, or let the client slow down"
