@@ -1,7 +1,9 @@
 """The cap on connections that have not authenticated yet.
 
 When it is reached, the oldest one is evicted and not the newcomer: a flood of silent sockets is old, an
-honest client finishes within milliseconds. The cap is the node's; each worker evicts from its own list.
+honest client finishes within milliseconds. The cap is the node's; each worker evicts from its own list,
+and a newcomer that is alone there stays: otherwise silent sockets that fill the cap on one worker would
+shut every client out of the others. So the cap may be exceeded by one for each further worker.
 """
 
 from lbcore.codes cimport REASON_UNAUTHENTICATED_FULL
@@ -17,7 +19,7 @@ cdef void stranger_enter(worker_t *worker, conn_t *conn) noexcept nogil:
     else:
         worker.strangers_head = conn
     worker.strangers_tail = conn
-    if gauge_take(&worker.node.unauthenticated) > worker.node.unauthenticated_max:
+    if gauge_take(&worker.node.unauthenticated) > worker.node.unauthenticated_max and conn.stranger_prev != NULL:
         doom(worker, worker.strangers_head)
 
 
