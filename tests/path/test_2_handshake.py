@@ -1,0 +1,290 @@
+"""Stage 2, handshake: TLS 1.3 or nothing, in time, and bounded."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import struct
+import time
+
+import pytest
+
+from kit.balancer import Stopwatch
+from kit.clients import TlsClient, client_context, connect, curl, outcome, plain, s_client
+from kit.servers import require_server
+from kit.sockets import End, read_exactly, read_to_end
+from kit.waiting import wait_until
+
+
+def test_tls_1_3_with_a_good_certificate(balance, upstream):
+    lb = balance(upstream)
+    with connect(lb.pki, lb.port) as client:
+        assert client.tls.version() == "TLSv1.3"
+        client.echo(b"hello")
+    record = lb.record(event="conn.close")
+    assert record.tls == "TLSv1.3"
+    assert record.cipher in ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+    assert record.handshake_ms is not None
+    assert record.handshake_ms > 0
+
+
+def test_tls_1_2_is_refused_with_the_alert_for_it(balance, upstream):
+    openssl = require_server("openssl")
+    lb = balance(upstream)
+    seen = s_client(openssl, lb.port, "-tls1_2", "-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key))
+    assert "alert number 70" in seen
+    assert seen.status != 0
+    record = lb.record(reason="tls_version")
+    assert (record.event, record.stage) == ("conn.deny", "handshake")
+    assert upstream.accepted == 0
+
+
+def test_python_sees_the_version_alert(balance, upstream):
+    lb = balance(upstream)
+    context = client_context(lb.pki, lb.pki.alice, newest=ssl.TLSVersion.TLSv1_2)
+    with TlsClient(lb.port, context) as client, pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
+        client.handshake()
+
+
+def test_s_client_gets_through(balance, upstream):
+    openssl = require_server("openssl")
+    lb = balance(upstream)
+    seen = s_client(
+        openssl, lb.port, "-tls1_3", "-CAfile", str(lb.pki.ca.cert), "-verify_return_error", "-brief",
+        "-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key), send=b"hello there\n",
+    )  # fmt: skip
+    assert "Protocol version: TLSv1.3" in seen
+    assert "Verification: OK" in seen
+    assert "hello there" in seen
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"G",
+        b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n",
+        b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c",
+        b"\x80\x2e\x01\x00\x02",
+        b"\x16\x02\x00\x00\x10",
+        b"\x16\x03\x01\x00\x00",
+        b"\x16\x03\x01\xff\xff",
+        b"\x00",
+    ],
+    ids=["http", "one byte", "proxy v1", "proxy v2", "sslv2", "not 3.x", "empty record", "too long", "zero"],
+)
+def test_what_is_not_tls_is_closed_at_once(balance, upstream, first):
+    lb = balance(upstream)
+    watch = Stopwatch()
+    with plain(lb.port) as client:
+        client.sendall(first)
+        assert read_to_end(client)[0] == b""
+    assert watch.seconds < 3
+    assert lb.record(reason="not_tls").stage == "handshake"
+    assert upstream.accepted == 0
+
+
+def test_a_hello_in_single_bytes_is_served(balance, upstream):
+    lb = balance(upstream)
+    with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
+        for byte in client.first_flight():
+            client.sock.sendall(bytes([byte]))
+        client.handshake()
+        client.echo(b"patient")
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 6, 9, 43, 44, 100])
+def test_a_hello_cut_anywhere_is_served(balance, upstream, cut):
+    lb = balance(upstream)
+    with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
+        hello = client.first_flight()
+        client.sock.sendall(hello[:cut])
+        wait_until(lambda: lb.engine.stats()["unauthenticated"] == 1, "the first part is there")
+        client.sock.sendall(hello[cut:])
+        client.handshake()
+        client.echo(b"whole")
+
+
+def test_a_handshake_that_only_grows_is_ended(balance, upstream):
+    """A ClientHello may announce 16 MiB; nobody collects that for a stranger."""
+    lb = balance(upstream)
+    handshake = b"\x01" + (60000).to_bytes(3, "big") + b"\x03\x03" + bytes(60000)
+    with plain(lb.port) as client:
+        try:
+            for start in range(0, len(handshake), 4000):
+                part = handshake[start : start + 4000]
+                client.sendall(b"\x16\x03\x01" + struct.pack(">H", len(part)) + part)
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+        read_to_end(client)
+    assert lb.record(event="conn.deny").reason == "handshake_too_big"
+    assert upstream.accepted == 0
+
+
+def test_the_deadline_counts_from_accept(balance, upstream):
+    lb = balance(upstream, engine={"handshake_timeout": 0.5})
+    with plain(lb.port) as client:
+        read_to_end(client)
+    record = lb.record(reason="handshake_timeout")
+    assert 450 <= record.duration_ms < 3000
+    assert (record.event, record.stage) == ("conn.deny", "handshake")
+
+
+def test_dripped_bytes_do_not_extend_the_deadline(balance, upstream):
+    lb = balance(upstream, engine={"handshake_timeout": 0.5})
+    with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
+        hello = client.first_flight()
+        sent = 0
+        while not lb.records.all(reason="handshake_timeout") and sent < len(hello):
+            try:
+                client.sock.sendall(hello[sent : sent + 1])
+            except (ConnectionResetError, BrokenPipeError):
+                break
+            sent += 1
+            time.sleep(0.05)  # the drip
+        assert sent > 3
+    assert 450 <= lb.record(reason="handshake_timeout").duration_ms < 3000
+
+
+def test_a_hello_without_the_rest_is_ended_in_time(balance, upstream):
+    lb = balance(upstream, engine={"handshake_timeout": 0.5})
+    with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
+        client.sock.sendall(client.first_flight())
+        read_to_end(client.sock)
+    assert 450 <= lb.record(reason="handshake_timeout").duration_ms < 3000
+
+
+def test_rogue_certificates_in_a_row_never_stall_a_worker(balance, upstream, pki):
+    """s2n by default puts the calling thread to sleep for up to half a minute after a bad handshake."""
+    lb = balance(upstream, engine={"workers": 1})
+    rogue = client_context(pki, pki.rogue.issue("mallory"))
+    with connect(pki, lb.port) as client:
+        watch = Stopwatch()
+        for _ in range(50):
+            outcome(lb.port, rogue)
+            client.echo(b"not disturbed")
+        assert watch.seconds < 20
+    assert len(lb.records.wait(50, reason="unknown_ca")) == 50
+    assert upstream.accepted == 1
+
+
+def test_garbage_after_the_hello_is_refused(balance, upstream):
+    lb = balance(upstream)
+    with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
+        client.sock.sendall(client.first_flight())
+        assert read_exactly(client.sock, 5)[0] == 22
+        client.sock.sendall(b"\x17\x03\x03\x00\x40" + os.urandom(64))
+        read_to_end(client.sock)
+    record = lb.record(event="conn.deny")
+    assert (record.reason, record.stage) == ("handshake_failed", "handshake")
+    assert record.tls_error is not None
+
+
+def test_a_client_that_leaves_in_the_middle_is_not_a_denial(balance, upstream):
+    lb = balance(upstream)
+    with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
+        client.sock.sendall(client.first_flight())
+        assert read_exactly(client.sock, 5)[0] == 22
+        client.reset()
+    assert lb.record().reason == "client_gone"
+
+
+def test_no_session_is_ever_resumed(balance, upstream, tmp_path):
+    """A resumed session would skip the client certificate."""
+    openssl = require_server("openssl")
+    lb = balance(upstream)
+    saved = tmp_path / "session.pem"
+    identity = ("-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key), "-tls1_3")
+    first = s_client(openssl, lb.port, *identity, "-sess_out", str(saved), send=b"x\n")
+    assert "New, TLSv1.3" in first
+    assert "New Session Ticket" not in first
+    again = ("-sess_in", str(saved)) if saved.exists() else ()
+    second = s_client(openssl, lb.port, *identity, *again, send=b"x\n")
+    assert "New, TLSv1.3" in second
+    assert "Reused" not in second
+
+
+def test_a_saved_session_still_means_a_full_handshake(balance, upstream, pki):
+    lb = balance(upstream)
+    context = client_context(pki, pki.alice)
+    with TlsClient(lb.port, context) as first:
+        first.handshake().echo(b"any ticket would be here by now")
+        session = first.tls.session
+        assert session is None or not session.has_ticket
+    with TlsClient(lb.port, context) as second:
+        second.handshake().echo(b"again")
+        assert not second.tls.session_reused
+    assert lb.policy.asked == [(pki.alice.serial, "web")]
+
+
+def test_early_data_is_not_offered(balance, upstream):
+    openssl = require_server("openssl")
+    lb = balance(upstream)
+    seen = s_client(
+        openssl, lb.port, "-tls1_3", "-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key),
+        send=b"x\n",
+    )  # fmt: skip
+    assert "Early data was not sent" in seen
+    assert "Max Early Data: " not in seen
+
+
+def test_alpn_is_the_applications_own(balance, upstream, pki):
+    lb = balance(upstream, alpn=("h2", "http/1.1"))
+    lb.policy.allow(pki.alice, "web", "other")
+    other = lb.add("other", upstream, alpn=("postgresql",))
+    for port, offered, chosen in (
+        (lb.port, ("http/1.1", "h2"), "h2"),
+        (lb.port, ("http/1.1",), "http/1.1"),
+        (lb.port, (), None),
+        (other.port, ("postgresql",), "postgresql"),
+    ):
+        with connect(pki, port, alpn=offered) as client:
+            assert client.tls.selected_alpn_protocol() == chosen
+            client.echo(b"x")
+
+
+def test_the_client_is_told_which_ca_to_choose_from(balance, upstream):
+    openssl = require_server("openssl")
+    lb = balance(upstream)
+    seen = s_client(
+        openssl, lb.port, "-tls1_3", "-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key),
+        send=b"x\n",
+    )  # fmt: skip
+    assert "Acceptable client certificate CA names\nCN = test-ca" in seen
+
+
+@pytest.mark.parametrize("suite", ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"])
+@pytest.mark.parametrize("group", ["X25519", "P-256", "P-384"])
+def test_suites_and_groups(balance, upstream, suite, group):
+    openssl = require_server("openssl")
+    lb = balance(upstream)
+    seen = s_client(
+        openssl, lb.port, "-tls1_3", "-ciphersuites", suite, "-groups", group, "-brief",
+        "-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key), send=b"hello there\n",
+    )  # fmt: skip
+    assert "hello there" in seen
+    assert lb.record(event="conn.close").cipher == suite
+
+
+@pytest.mark.parametrize("group", ["P-521", "ffdhe2048", "X448"])
+def test_groups_that_cost_too_much_are_refused(balance, upstream, group):
+    openssl = require_server("openssl")
+    lb = balance(upstream)
+    seen = s_client(
+        openssl, lb.port, "-tls1_3", "-groups", group,
+        "-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key),
+    )  # fmt: skip
+    assert seen.status != 0
+    assert lb.record(event="conn.deny").reason == "handshake_failed"
+
+
+def test_curl_without_a_certificate_fails(balance, upstream, pki):
+    program = require_server("curl")
+    lb = balance(upstream)
+    assert curl(program, pki, f"https://localhost:{lb.port}/", None).status != 0
+    assert lb.record(event="conn.deny").reason == "no_certificate"
+
+
+def test_a_reset_is_seen_by_who_is_refused(balance, upstream, pki):
+    lb = balance(upstream)
+    assert outcome(lb.port, client_context(pki, pki.rogue.issue("mallory"))) is End.RESET
