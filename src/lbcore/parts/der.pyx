@@ -7,7 +7,7 @@ chain are the TLS library's business and were verified before.
 Pure functions, any thread.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t
 
 from lbcore.codes cimport (
     REASON_BAD_CERTIFICATE,
@@ -27,7 +27,7 @@ cdef enum:
     TAG_SEQUENCE = 0x30
     TAG_VERSION = 0xa0           # [0] EXPLICIT, in TBSCertificate
     TAG_EXTENSIONS = 0xa3        # [3] EXPLICIT, in TBSCertificate
-    RSA_OCTETS_MIN = 256
+    RSA_OCTETS_MIN = 256         # with the first bit set: 2 048 bits
 
 # 2.5.29.37, id-ce-extKeyUsage
 cdef const char *OID_EXT_KEY_USAGE = b"\x55\x1D\x25"
@@ -164,7 +164,9 @@ cdef reason_t judge_key(span_t key_info) noexcept nogil:
     while item.body.left > 0 and item.body.at[0] == 0:
         item.body.at += 1
         item.body.left -= 1
-    return REASON_NONE if item.body.left >= RSA_OCTETS_MIN else REASON_WEAK_KEY
+    if item.body.left == RSA_OCTETS_MIN:
+        return REASON_NONE if item.body.at[0] & 0x80 else REASON_WEAK_KEY
+    return REASON_NONE if item.body.left > RSA_OCTETS_MIN else REASON_WEAK_KEY
 
 
 cdef reason_t judge_extensions(span_t wrapped) noexcept nogil:
