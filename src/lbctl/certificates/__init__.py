@@ -3,9 +3,45 @@
     demo = demo_certificates(Path("certs"))
     demo.alice.serial
 
-Functions keep no state and may be called from any thread; files are never overwritten.
+    create_ca(Path("pki"))
+    issue(Path("pki"), "billing-api", Purpose.CLIENT).cert
+
+Functions keep no state and may be called from any thread. A file that is there is never overwritten;
+only the demo issues its own certificates again when they end.
 """
 
+from lbctl.certificates.authority import Authority, Purpose
 from lbctl.certificates.demo import DemoCertificates, DemoClient, demo_certificates
+from lbctl.certificates.describe import Description, describe
+from lbctl.certificates.folder import (
+    CA_DAYS,
+    CA_NAME,
+    LEAF_DAYS,
+    Issued,
+    Listed,
+    create_ca,
+    has_ca,
+    issue,
+    list_certificates,
+    read_ca,
+)
 
-__all__ = ["DemoCertificates", "DemoClient", "demo_certificates"]
+__all__ = [
+    "CA_DAYS",
+    "CA_NAME",
+    "LEAF_DAYS",
+    "Authority",
+    "DemoCertificates",
+    "DemoClient",
+    "Description",
+    "Issued",
+    "Listed",
+    "Purpose",
+    "create_ca",
+    "demo_certificates",
+    "describe",
+    "has_ca",
+    "issue",
+    "list_certificates",
+    "read_ca",
+]

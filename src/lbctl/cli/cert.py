@@ -1,0 +1,187 @@
+"""`lbctl cert`: a small certificate authority."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lbctl import certificates
+from lbctl.certificates import Description, Issued, Listed, Purpose
+from lbctl.cli.output import json_option, write_json
+from lbctl.cli.stanza import client_stanza, server_stanza
+from lbctl.config.values import shorten
+
+DIRECTORY = Path("certs")
+_DAYS = click.IntRange(1, 36500)
+
+
+@click.group()
+def cert() -> None:
+    """A small certificate authority: one CA in a folder, which issues clients and servers directly.
+
+    Keys are ECDSA P-256 and readable by their owner only. Nothing is ever overwritten.
+    """
+
+
+@cert.command()
+@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=DIRECTORY)
+@click.option("--name", default=certificates.CA_NAME, show_default=True, help="The name of the CA.")
+@click.option("--days", type=_DAYS, default=certificates.CA_DAYS, show_default=True, help="Valid for so long.")
+@json_option
+def init(directory: Path, name: str, days: int, as_json: bool) -> None:
+    """Make a CA in DIR (./certs): ca.pem and ca.key."""
+    description = certificates.create_ca(directory, name, days)
+    if as_json:
+        write_json({"cert": str(description.file), "key": str(directory / "ca.key"), **description.as_json()})
+        return
+    click.echo(f"{_path(description.file)}  CA certificate, {_until(description)}")
+    click.echo(f"{_path(directory / 'ca.key')}  its private key (0600): whoever has it can be any client")
+    click.echo(f"SHA-256 {description.fingerprint}")
+    click.echo(f"next: lbctl cert issue NAME{_dir_option(directory)}")
+
+
+@cert.command()
+@click.argument("name")
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), default=DIRECTORY, help="The CA's folder (./certs)."
+)
+@click.option(
+    "--days", type=_DAYS, help=f"Valid for so long ({certificates.LEAF_DAYS}, but no longer than the CA)."
+)
+@click.option("--server", is_flag=True, help="For a server; a client without it.")
+@click.option(
+    "--san",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    help="A server's host name or IP address (repeatable; localhost, 127.0.0.1, ::1).",
+)
+@json_option
+def issue(
+    name: str, directory: Path, days: int | None, server: bool, hosts: tuple[str, ...], as_json: bool
+) -> None:
+    """Make NAME.pem and NAME.key, and print what to put into the configuration."""
+    if hosts and not server:
+        raise click.UsageError("--san names the hosts of a server; add --server")
+    purpose = Purpose.SERVER if server else Purpose.CLIENT
+    issued = certificates.issue(directory, name, purpose, days=days, alternative_names=hosts)
+    if as_json:
+        _write_issued_json(issued, directory)
+        return
+    description = issued.description
+    click.echo(f"{_path(issued.cert)}  {purpose.name.lower()} certificate, {_until(description)}")
+    click.echo(f"{_path(issued.key)}  its private key (0600)")
+    click.echo(f"serial {description.serial_hex}")
+    if description.names:
+        click.echo(f"names  {', '.join(map(_text, description.names))}")
+    click.echo("\nfor lb.yaml:\n")
+    click.echo(_stanza(issued, directory), nl=False)
+
+
+@cert.command("list")
+@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=DIRECTORY)
+@json_option
+def list_(directory: Path, as_json: bool) -> None:
+    """List the certificates of DIR (./certs)."""
+    listed = certificates.list_certificates(directory)
+    if as_json:
+        write_json([_listed_json(one) for one in listed])
+        return
+    if not listed:
+        click.echo(f"no certificates in {_path(directory)}; make a CA with: lbctl cert init", err=True)
+        return
+    rows = [("NAME", "FOR", "SERIAL", "ENDS", "REMARKS"), *map(_row, listed)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[4]]).rstrip())
+
+
+@cert.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def show(file: Path, as_json: bool) -> None:
+    """Say what the (first) certificate in FILE holds."""
+    description = certificates.describe(file)
+    if as_json:
+        write_json(description.as_json())
+        return
+    rows = {
+        "subject": _text(description.subject),
+        "issuer": _text(description.issuer),
+        "serial": description.serial_hex,
+        "names": ", ".join(map(_text, description.names)) or "-",
+        "valid": f"{description.not_before:%Y-%m-%d %H:%M} to {description.not_after:%Y-%m-%d %H:%M} UTC",
+        "state": _state(description),
+        "for": ", ".join(description.purposes) or "-",
+        "key": description.key,
+        "SHA-256": description.fingerprint,
+    }
+    for label, value in rows.items():
+        click.echo(f"{label:<8} {value}")
+
+
+def _write_issued_json(issued: Issued, directory: Path) -> None:
+    write_json(
+        {
+            "name": issued.name,
+            "cert": str(issued.cert),
+            "key": str(issued.key),
+            "config": _stanza(issued, directory),
+            **issued.description.as_json(),
+        }
+    )
+
+
+def _stanza(issued: Issued, directory: Path) -> str:
+    if issued.purpose is Purpose.SERVER:
+        return server_stanza(issued.cert, issued.key, directory / "ca.pem")
+    return client_stanza(issued.name, issued.description.serial)
+
+
+def _listed_json(one: Listed) -> dict[str, object]:
+    return {
+        "name": one.name,
+        "issued_here": one.issued_here,
+        "has_key": one.has_key,
+        **one.description.as_json(),
+    }
+
+
+def _row(one: Listed) -> tuple[str, str, str, str, str]:
+    description = one.description
+    remarks = [] if one.issued_here else ["not issued by the CA here"]
+    if not one.has_key:
+        remarks.append("no key here")
+    return (
+        _text(one.name),
+        ", ".join(description.purposes) or "-",
+        description.serial_hex,
+        f"{description.not_after:%Y-%m-%d} ({_state(description)})",
+        ", ".join(remarks),
+    )
+
+
+def _state(description: Description) -> str:
+    if description.state != "valid":
+        return description.state
+    days = description.days_left
+    return f"{days} day{'' if days == 1 else 's'} left"
+
+
+def _until(description: Description) -> str:
+    return f"valid until {description.not_after:%Y-%m-%d %H:%M} UTC"
+
+
+def _dir_option(directory: Path) -> str:
+    return "" if directory == DIRECTORY else f" --dir {_path(directory)}"
+
+
+def _path(path: Path) -> str:
+    return shorten(str(path), 200)
+
+
+def _text(text: str) -> str:
+    """Text that a stranger chose, on one line and harmless to a terminal."""
+    return shorten(text, 200)
