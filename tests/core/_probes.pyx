@@ -5,12 +5,18 @@ own choosing. Loops that several threads run at once are here and run without th
 they really meet. Nothing below decides anything: what is expected is in the tests.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
 from lbcore.codes import REASONS
 
-from lbcore.parts.balance cimport balance_dialled, balance_failed, balance_give, balance_is_ejected, balance_pick
+from lbcore.parts.balance cimport (
+    balance_dialled,
+    balance_failed,
+    balance_give,
+    balance_is_ejected,
+    balance_pick,
+)
 from lbcore.parts.cells cimport (
     app_new,
     app_unref,
@@ -35,6 +41,7 @@ from lbcore.parts.limiter cimport (
     limiter_refund,
     refusal_t,
 )
+from lbcore.parts.pipes cimport pipe_give, pipe_take, pipes_fini
 from lbcore.parts.policy cimport policy_add, policy_allow, policy_judge, policy_new
 from lbcore.parts.rings cimport (
     ring_awake,
@@ -46,17 +53,24 @@ from lbcore.parts.rings cimport (
     ring_wake,
 )
 from lbcore.parts.slab cimport slab_find, slab_fini, slab_give, slab_init, slab_slot, slab_take
+from lbcore.parts.strangers cimport stranger_enter, stranger_leave
 from lbcore.parts.timers cimport timer_arm, timer_disarm, timer_expired, timer_wait_ms, wheel_init
 from lbcore.parts.verdicts cimport verdict_hash, verdicts_clear, verdicts_find, verdicts_insert
 from lbcore.structs cimport (
     TIMER_NONE,
     app_t,
+    ask_t,
     chunk_pool_t,
     chunk_t,
     conn_t,
+    leg_t,
     limiter_t,
+    message_t,
     name_t,
+    node_t,
+    pipe_t,
     policy_t,
+    record_t,
     ring_t,
     slab_t,
     upstream_t,
@@ -64,7 +78,7 @@ from lbcore.structs cimport (
     wheel_t,
     worker_t,
 )
-from lbcore.sys.atomics cimport counter_read, counter_t, counter_next, gauge_read, word_read
+from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_read, gauge_t, word_read
 from lbcore.sys.linux cimport aligned_alloc, memcpy, memset
 
 
@@ -369,9 +383,9 @@ cdef class Limiter:
     def take_back(self, uint32_t attempts, uint64_t now_ns):
         """Opens, refunds and closes, as when a later stage refuses."""
         cdef refusal_t refusal
-        cdef uint32_t i
+        cdef uint32_t _i
         with nogil:
-            for i in range(attempts):
+            for _i in range(attempts):
                 if limiter_open(self.cell, now_ns, &refusal):
                     limiter_refund(self.cell)
                     limiter_close(self.cell)
@@ -429,23 +443,26 @@ cdef class Pool:
 
     @property
     def in_flight(self):
-        return [gauge_read(&self.app.upstreams[<uint32_t>i].in_flight) for i in range(self.app.upstream_count)]
+        return [gauge_read(&self.app.upstreams[<uint32_t>i].in_flight)
+                for i in range(self.app.upstream_count)]
 
     @property
     def picked(self):
-        return [counter_read(&self.app.upstreams[<uint32_t>i].picked) for i in range(self.app.upstream_count)]
+        return [counter_read(&self.app.upstreams[<uint32_t>i].picked)
+                for i in range(self.app.upstream_count)]
 
     @property
     def errors(self):
-        return [counter_read(&self.app.upstreams[<uint32_t>i].errors) for i in range(self.app.upstream_count)]
+        return [counter_read(&self.app.upstreams[<uint32_t>i].errors)
+                for i in range(self.app.upstream_count)]
 
     def hammer(self, uint32_t attempts, bint hold):
         """Picks `attempts` times and gives back at once unless `hold`; how often there was one."""
-        cdef uint32_t i
+        cdef uint32_t _i
         cdef int index
         cdef uint32_t found = 0
         with nogil:
-            for i in range(attempts):
+            for _i in range(attempts):
                 index = balance_pick(self.app, NULL, 0, 0)
                 if index >= 0:
                     found += 1
@@ -468,7 +485,8 @@ cdef class Guarded:
         cdef size_t room = (len(data) + 4095) & ~<size_t>4095
         self.size = room + 4096
         self.length = len(data)
-        self.pages = <uint8_t *>mmap(NULL, self.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        self.pages = <uint8_t *>mmap(
+            NULL, self.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if self.pages == <uint8_t *>MAP_FAILED or mprotect(self.pages + room, 4096, PROT_NONE) != 0:
             raise MemoryError
         memcpy(self.pages + room - self.length, <const char *>data, self.length)
@@ -586,3 +604,129 @@ cdef class Verdicts:
 
     def clear(self):
         verdicts_clear(self.worker)
+
+
+# ---- pipes and strangers: a node with one worker -------------------------------------------------
+
+cdef class Worker:
+    """As much of a worker as its parts need, with connections numbered from 0."""
+
+    cdef node_t *node
+    cdef worker_t *worker
+    cdef slab_t slab
+    cdef list pipes              # addresses of those that are out
+
+    def __cinit__(self, *, int64_t pipes_max=0, int64_t unauthenticated_max=0):
+        self.node = <node_t *>zeroed_lines(sizeof(node_t))
+        self.worker = <worker_t *>zeroed_lines(sizeof(worker_t))
+        self.worker.node = self.node
+        self.node.pipes_max = pipes_max
+        self.node.unauthenticated_max = unauthenticated_max
+        self.pipes = []
+        if not slab_init(&self.slab, 256):
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.worker != NULL:
+            while self.pipes:
+                self.give_pipe(0, False)
+            pipes_fini(self.worker)
+        slab_fini(&self.slab)
+        free(self.worker)
+        free(self.node)
+
+    def take_pipe(self):
+        """(read end, write end, room), or None: copy instead."""
+        cdef pipe_t *pipe = pipe_take(self.worker)
+        if pipe == NULL:
+            return None
+        self.pipes.append(<uintptr_t>pipe)
+        return pipe.read_fd, pipe.write_fd, pipe.room
+
+    def give_pipe(self, int which=0, bint full=False):
+        """Gives one of those that are out back, with bytes left in it when `full`."""
+        cdef pipe_t *pipe = <pipe_t *><uintptr_t>self.pipes.pop(which)
+        pipe.length = 1 if full else 0
+        pipe_give(self.worker, pipe)
+
+    @property
+    def pipes_made(self):
+        return word_read(&self.node.pipes)
+
+    @property
+    def unauthenticated(self):
+        return gauge_read(&self.node.unauthenticated)
+
+    def enter(self):
+        """A new stranger's index."""
+        cdef conn_t *conn = slab_take(&self.slab)
+        if conn == NULL:
+            raise MemoryError
+        stranger_enter(self.worker, conn)
+        return conn.index
+
+    def leave(self, uint32_t index):
+        stranger_leave(self.worker, slab_slot(&self.slab, index))
+
+    def strangers(self):
+        """Indexes, the oldest first; the list read backwards must say the same."""
+        cdef conn_t *conn = self.worker.strangers_head
+        forwards = []
+        while conn != NULL:
+            forwards.append(conn.index)
+            conn = conn.stranger_next
+        conn = self.worker.strangers_tail
+        backwards = []
+        while conn != NULL:
+            backwards.append(conn.index)
+            conn = conn.stranger_prev
+        if forwards[::-1] != backwards:
+            raise AssertionError(f"strangers: {forwards} forwards, {backwards} backwards")
+        return forwards
+
+    def doomed(self):
+        """(index, reason) of those that the worker is to close, the last doomed first; forgets them."""
+        cdef conn_t *conn = self.worker.doomed
+        found = []
+        while conn != NULL:
+            found.append((conn.index, REASONS[<int>conn.reason]))
+            conn = conn.free_next
+        self.worker.doomed = NULL
+        return found
+
+
+# ---- layout --------------------------------------------------------------------------------------
+
+def sizes():
+    """Bytes of the structs that there are many of."""
+    return {
+        "conn_t": sizeof(conn_t),
+        "leg_t": sizeof(leg_t),
+        "message_t": sizeof(message_t),
+        "record_t": sizeof(record_t),
+        "ask_t": sizeof(ask_t),
+        "gauge_t": sizeof(gauge_t),
+        "upstream_t": sizeof(upstream_t),
+        "limiter_t": sizeof(limiter_t),
+    }
+
+
+def gauge_places():
+    """Where each gauge lies in a struct as it is really allocated: name -> address."""
+    cdef Pool pool = Pool([(1, 0), (1, 0)])
+    cdef Limiter limiter = Limiter()
+    cdef Ring ring = Ring(2)
+    cdef Worker worker = Worker()
+    return {
+        "upstream.in_flight": <uintptr_t>&pool.app.upstreams[0].in_flight,
+        "next upstream.in_flight": <uintptr_t>&pool.app.upstreams[1].in_flight,
+        "app.open": <uintptr_t>&pool.app.open,
+        "limiter.open": <uintptr_t>&limiter.cell.open,
+        "ring.head": <uintptr_t>&ring.ring.head,
+        "ring.tail": <uintptr_t>&ring.ring.tail,
+        "node.open": <uintptr_t>&worker.node.open,
+        "node.unauthenticated": <uintptr_t>&worker.node.unauthenticated,
+        "worker.load": <uintptr_t>&worker.worker.load,
+        "worker.inbox.head": <uintptr_t>&worker.worker.inbox.head,
+        "worker.records.tail": <uintptr_t>&worker.worker.records.tail,
+    }
