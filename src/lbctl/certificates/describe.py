@@ -38,7 +38,7 @@ class Description:
         not_after: to here.
         days_left: whole days until then, below 0 afterwards.
         purposes: "client", "server", "CA", "any", or the dotted number of another one.
-        key: its kind, such as "ECDSA P-256".
+        key_type: such as "ECDSA P-256".
         fingerprint: SHA-256, "3F:9C:...".
     """
 
@@ -51,7 +51,7 @@ class Description:
     not_after: datetime
     days_left: int
     purposes: tuple[str, ...]
-    key: str
+    key_type: str
     fingerprint: str
 
     @property
@@ -81,7 +81,7 @@ class Description:
             "days_left": self.days_left,
             "state": self.state,
             "purposes": list(self.purposes),
-            "key": self.key,
+            "key_type": self.key_type,
             "fingerprint": self.fingerprint,
         }
 
@@ -107,7 +107,7 @@ def describe_certificate(certificate: x509.Certificate, path: Path) -> Descripti
         not_after=certificate.not_valid_after_utc,
         days_left=(certificate.not_valid_after_utc - now()).days,
         purposes=_purposes(certificate),
-        key=_key(certificate),
+        key_type=_key_type(certificate),
         fingerprint=pem.fingerprint(certificate),
     )
 
@@ -140,7 +140,7 @@ def _purposes(certificate: x509.Certificate) -> tuple[str, ...]:
     return (*ca, *(_PURPOSES.get(oid, oid.dotted_string) for oid in usage))
 
 
-def _key(certificate: x509.Certificate) -> str:
+def _key_type(certificate: x509.Certificate) -> str:
     try:
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm):

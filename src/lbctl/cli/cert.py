@@ -27,7 +27,7 @@ def cert() -> None:
 @cert.command()
 @click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=DIRECTORY)
 @click.option("--name", default=certificates.CA_NAME, show_default=True, help="The name of the CA.")
-@click.option("--days", type=_DAYS, default=certificates.CA_DAYS, show_default=True, help="Valid for so long.")
+@click.option("--days", type=_DAYS, default=certificates.CA_DAYS, show_default=True, help="How long it lasts.")
 @json_option
 def init(directory: Path, name: str, days: int, as_json: bool) -> None:
     """Make a CA in DIR (./certs): ca.pem and ca.key."""
@@ -44,7 +44,7 @@ def init(directory: Path, name: str, days: int, as_json: bool) -> None:
 @cert.command()
 @click.argument("name")
 @click.option(
-    "--dir", "directory", type=click.Path(path_type=Path), default=DIRECTORY, help="The CA's folder (./certs)."
+    "--dir", "directory", type=click.Path(path_type=Path), default=DIRECTORY, help="The CA's folder (certs)."
 )
 @click.option(
     "--days", type=_DAYS, help=f"Valid for so long ({certificates.LEAF_DAYS}, but no longer than the CA)."
@@ -115,7 +115,7 @@ def show(file: Path, as_json: bool) -> None:
         "valid": f"{description.not_before:%Y-%m-%d %H:%M} to {description.not_after:%Y-%m-%d %H:%M} UTC",
         "state": _state(description),
         "for": ", ".join(description.purposes) or "-",
-        "key": description.key,
+        "key": description.key_type,
         "SHA-256": description.fingerprint,
     }
     for label, value in rows.items():
