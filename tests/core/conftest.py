@@ -4,7 +4,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from building import compiled
+from kit.building import compiled
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from hypothesis import given
 from hypothesis import strategies as st
-from racing import at_once
+from kit.racing import at_once
 
 SECOND = 10**9
 
