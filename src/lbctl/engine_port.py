@@ -1,0 +1,228 @@
+"""The bridge to the data plane: the only module of lbctl that drives the engine.
+
+It turns a `Config` into what the engine takes, and the engine's exceptions into sentences that name the
+key of the configuration.
+"""
+
+from __future__ import annotations
+
+import errno
+import resource
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lbcore
+from lbctl.config.faults import dotted
+from lbctl.config.model import App, Config, LimitClass
+from lbctl.config.values import shorten
+from lbctl.errors import LbctlError
+from lbctl.policy import Authorizer, Rules
+
+_ADVICE = {
+    errno.EADDRINUSE: "another process has it; ss -ltnp shows which",
+    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "this machine does not have that address",
+}
+
+
+class CannotListen(LbctlError):
+    """Ports that did not open; the text has a sentence for each of them."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An app whose port is open.
+
+    Attributes:
+        name: of the app.
+        listen: the address in force; it has the port the kernel chose for port 0.
+    """
+
+    name: str
+    listen: str
+
+
+class EnginePort:
+    """One engine that runs one configuration.
+
+    Args:
+        config: what to run.
+        on_records: gets the records, on a thread of the engine.
+
+    Thread-safety: after `start` every method may be called from any thread.
+
+    Raises:
+        LbctlError: the engine cannot do what the configuration asks for.
+    """
+
+    def __init__(self, config: Config, on_records: Callable[[Sequence[lbcore.Record]], None]) -> None:
+        self._config = config
+        self._rules = Rules(config)
+        self._authorize = Authorizer(self._rules)
+        try:
+            self._engine = lbcore.Engine(
+                workers=config.node.workers,
+                max_connections=config.node.max_connections,
+                max_unauthenticated=config.node.max_unauthenticated,
+                handshake_timeout=config.tls.handshake_timeout if config.tls else 5.0,
+                authorize_timeout=config.authorize_timeout,
+                tls_engine=config.tls.engine if config.tls else "auto",
+                on_records=on_records,
+            )
+            self._engine.set_policy(self._rules.policy_clients())
+        except ValueError as error:
+            raise LbctlError(_setting(error)) from None
+
+    # ---- start and stop
+
+    def start(self) -> None:
+        """Starts the workers; nothing listens yet.
+
+        Raises:
+            LbctlError: out of descriptors, threads or memory.
+        """
+        try:
+            self._engine.start()
+        except ValueError as error:
+            raise LbctlError(_setting(error)) from None
+        except OSError as error:
+            raise LbctlError(f"the workers cannot start: {error.strerror}") from None
+
+    def listen(self) -> list[Opened]:
+        """Opens the port of every app.
+
+        Raises:
+            CannotListen: some did not open. The others did: stop the engine.
+        """
+        opened, problems = [], []
+        for name, app in self._config.apps.items():
+            try:
+                opened.append(Opened(name, self._open(name, app).address))
+            except (OSError, ValueError) as error:
+                problems.append(_listen_problem(name, app, error))
+        if problems:
+            raise CannotListen(_sentences(problems))
+        return opened
+
+    def stop(self, drain: float) -> bool:
+        """Stops listening, lets connections finish for so many seconds, ends the rest.
+
+        Returns:
+            Whether all of them finished.
+
+        Raises:
+            LbctlError: a worker does not answer.
+        """
+        try:
+            return self._engine.stop(drain)
+        except RuntimeError as error:
+            raise LbctlError(str(error)) from None
+
+    def abort_drain(self) -> None:
+        """Makes a `stop` on another thread end the connections now."""
+        self._engine.abort_drain()
+
+    # ---- what is going on
+
+    @property
+    def workers(self) -> int:
+        """Threads of the data plane."""
+        return self._engine.workers
+
+    @property
+    def max_connections(self) -> int:
+        """Connections at once."""
+        return self._engine.max_connections
+
+    @property
+    def tls_library(self) -> str:
+        """The TLS engine and the library behind it."""
+        return lbcore.tls_engines()[self._engine.tls_engine]
+
+    def open_connections(self) -> int:
+        """Connections open now, those not authenticated included."""
+        return int(self._engine.stats()["open"])
+
+    def dropped_records(self) -> int:
+        """Records the workers could not hand over, since the start; 0 when stopped."""
+        return int(self._engine.stats()["log_dropped"])
+
+    def connections(self) -> list[dict[str, Any]]:
+        """The open connections, each as a dict (`lbcore.Engine.connections`)."""
+        return self._engine.connections()
+
+    # ---- details
+
+    def _open(self, name: str, app: App) -> lbcore.Listener:
+        application = _application(name, app)
+        if app.plaintext:
+            limits = self._rules.limits(None, name)
+            source_limits = _limit_class(limits) if limits is not None else None
+            return self._engine.listen(application, app.listen, plaintext=True, source_limits=source_limits)
+        return self._engine.listen(
+            application, app.listen, tls=_server_tls(self._config, app), authorize=self._authorize
+        )
+
+
+def descriptor_limit() -> int:
+    """The soft limit of open files; -1 is none."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _application(name: str, app: App) -> lbcore.Application:
+    upstreams = [
+        lbcore.UpstreamServer(server.address, server.weight, max_connections=server.max_connections)
+        for server in app.upstreams
+    ]
+    return lbcore.Application(
+        name,
+        upstreams,
+        max_connections=app.max_connections,
+        connect_timeout=app.connect.timeout,
+        connect_attempts=app.connect.attempts,
+        idle_timeout=app.idle_timeout,
+        half_close_timeout=app.half_close_timeout,
+        tcp_keepalive=app.tcp_keepalive,
+        on_truncated=app.on_truncated,
+        passive_failures=app.health.passive.failures,
+        passive_eject=app.health.passive.eject,
+        max_ejected=app.health.passive.max_ejected,
+    )
+
+
+def _server_tls(config: Config, app: App) -> lbcore.ServerTLS:
+    if config.tls is None:  # a configuration with an app that needs it does not load
+        raise ValueError("tls: missing")
+    own = app.tls or config.tls
+    return lbcore.ServerTLS(cert=own.cert, key=own.key, client_ca=config.tls.client_ca, alpn=app.alpn)
+
+
+def _limit_class(limits: LimitClass) -> lbcore.LimitClass:
+    return lbcore.LimitClass(max_open=limits.concurrent, rate=limits.rate, burst=limits.burst)
+
+
+def _setting(error: ValueError) -> str:
+    """An argument of the engine as the key it came from."""
+    argument, _, rest = str(error).partition(": ")
+    keys = {
+        "authorize_timeout": "authorize_timeout",
+        "handshake_timeout": "tls.handshake_timeout",
+        "tls_engine": "tls.engine",
+    }
+    return f"{keys.get(argument, f'node.{argument}')}: {rest}" if rest else str(error)
+
+
+def _listen_problem(name: str, app: App, error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{dotted(('apps', name))}: cannot read {shorten(str(error.filename), 200)}: {error.strerror}"
+    if isinstance(error, OSError):
+        advice = _ADVICE.get(error.errno or 0)
+        return f"{dotted(('apps', name, 'listen'))}: {error.strerror}{f' ({advice})' if advice else ''}"
+    return f"{dotted(('apps', name))}: {error}"
+
+
+def _sentences(problems: list[str]) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    return "\n  ".join([f"{len(problems)} apps cannot listen:", *problems])
