@@ -28,6 +28,8 @@ MODULES = [
     "lbcore.worker",
     "lbcore.limits",
     "lbcore.application",
+    "lbcore.to_core",
+    "lbcore.from_core",
     "lbcore.engine",
 ]  # fmt: skip
 

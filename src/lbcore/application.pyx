@@ -1,52 +1,28 @@
 """Application and UpstreamServer: what connections are balanced over."""
 
-import ipaddress
-import socket
-import struct
+from libc.stdint cimport uint32_t
 
-from libc.stdint cimport uint32_t, uint64_t
-
+from lbcore.addresses import socket_address, split_address
 from lbcore.codes import REASONS
 
 from lbcore.limits cimport RateLimitManager, limiter_of
 from lbcore.parts.balance cimport balance_is_ejected
-from lbcore.parts.cells cimport app_new, app_unref, limiter_ref, name_new, upstream_new, upstream_ref, upstream_unref
+from lbcore.parts.cells cimport (
+    app_new,
+    app_unref,
+    limiter_ref,
+    name_new,
+    upstream_new,
+    upstream_ref,
+    upstream_unref,
+)
 from lbcore.structs cimport DIAL_ATTEMPTS_MAX, SCOPE_APP
 from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_read
-from lbcore.sys.linux cimport memcpy, monotonic_ns, sockaddr_in, sockaddr_in6
+from lbcore.sys.linux cimport memcpy, monotonic_ns
 
 cdef counter_t next_id           # of applications and upstreams, never reused
 WEIGHT_MAX = 65535
 UPSTREAMS_MAX = 65535
-
-
-def split_address(text):
-    """``"127.0.0.1:80"`` or ``"[::1]:80"`` as (IP address object, port).
-
-    Raises:
-        TypeError, ValueError: saying what is wrong.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"address: 'HOST:PORT' as text, not {text!r}")
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise ValueError(f"address: expected HOST:PORT, not {text!r}")
-    if host.startswith("[") != host.endswith("]"):
-        raise ValueError(f"address: expected HOST:PORT, not {text!r}")
-    if ":" in host and not host.startswith("["):
-        raise ValueError(f"address: an IPv6 address goes in brackets: [{host}]:{port}")
-    try:
-        return ipaddress.ip_address(host.strip("[]")), int(port)
-    except ValueError:
-        raise ValueError(f"address: an IP address, not {host!r}") from None
-
-
-def socket_address(text):
-    """``HOST:PORT`` as the bytes of a sockaddr_in or sockaddr_in6."""
-    ip, port = split_address(text)
-    if ip.version == 4:
-        return struct.pack("=HH4s8x", socket.AF_INET, socket.htons(port), ip.packed)
-    return struct.pack("=HHI16sI", socket.AF_INET6, socket.htons(port), 0, ip.packed, 0)
 
 
 def check_seconds(name, value, least=0.001, most=10.0 * 365 * 86400):

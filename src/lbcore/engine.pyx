@@ -9,7 +9,6 @@ down. Codes of the core become exceptions here and nowhere else.
 import atexit
 import logging
 import os
-import resource
 import secrets
 import select
 import socket
@@ -17,21 +16,23 @@ import threading
 import time
 import weakref
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from lbcore.application import check_count, check_seconds, split_address
+from lbcore.addresses import bound_address, bound_socket, start_listening
+from lbcore.application import check_count, check_seconds
 from lbcore.authorizers import AuthorizerPool
-from lbcore.codes import AUTHORIZE_REASONS, REASONS, STAGES
-from lbcore.limits import LimitClass, scope_name
+from lbcore.codes import AUTHORIZE_REASONS, REASONS
+from lbcore.host import CONNECTIONS_MAX, connections_allowed, pipes_allowed
+from lbcore.limits import LimitClass
 from lbcore.peer import PeerCertificate, PolicyClient, Verdict
-from lbcore.records import Record
-from lbcore.settings import ServerTLS, read_pem
+from lbcore.settings import ServerTLS
 from lbcore.source_limits import REMEMBERED, SourceLimits
 from lbcore.tls import s2n as s2n_module
 
 from lbcore.application cimport Application
 from lbcore.codes cimport REASON_AUTHZ_ERROR, REASON_DRAINED, REASON_NONE, reason_t
+from lbcore.from_core cimport read_connection, read_record, show_address, show_serial
 from lbcore.limits cimport RateLimitManager
 from lbcore.parts.cells cimport (
     app_ref,
@@ -39,21 +40,25 @@ from lbcore.parts.cells cimport (
     listener_new,
     listener_ref,
     listener_unref,
-    name_new,
     name_unref,
     policy_ref,
     policy_unref,
     snapshot_new,
-    snapshot_ref,
     snapshot_unref,
-    tls_new,
     tls_unref,
     verdict_new,
     verdict_ref,
     verdict_unref,
 )
-from lbcore.parts.policy cimport policy_add, policy_allow, policy_new
-from lbcore.parts.rings cimport ring_awake, ring_fini, ring_init, ring_may_sleep, ring_pop, ring_push, ring_wake
+from lbcore.parts.rings cimport (
+    ring_awake,
+    ring_fini,
+    ring_init,
+    ring_may_sleep,
+    ring_pop,
+    ring_push,
+    ring_wake,
+)
 from lbcore.parts.sockets cimport socket_tune
 from lbcore.parts.verdicts cimport verdict_hash
 from lbcore.structs cimport (
@@ -68,28 +73,23 @@ from lbcore.structs cimport (
     conn_t,
     listener_t,
     message_t,
-    name_t,
     node_t,
     order_kind_t,
     order_t,
     policy_t,
     record_t,
-    ring_t,
     snapshot_t,
     tls_generation_t,
     verdict_t,
     worker_t,
 )
 from lbcore.sys.atomics cimport (
-    counter_next,
     counter_read,
-    counter_t,
     gauge_read,
     word_read,
     word_write,
 )
 from lbcore.sys.linux cimport (
-    AF_INET,
     EFD_CLOEXEC,
     EFD_NONBLOCK,
     aligned_alloc,
@@ -98,139 +98,25 @@ from lbcore.sys.linux cimport (
     memcpy,
     memset,
     monotonic_ns,
-    ntohs,
     pthread_join,
-    sockaddr_in,
-    sockaddr_in6,
 )
-from lbcore.tls.engine cimport tls_engine_t, tls_material_t
+from lbcore.tls.engine cimport tls_engine_t
 from lbcore.tls.s2n cimport s2n_engine
+from lbcore.to_core cimport make_name, make_policy, make_tls, new_cell_id
 from lbcore.worker cimport worker_free, worker_new, worker_start
 
 LOG = logging.getLogger("lbcore")
 
-cdef counter_t next_cell_id      # of listeners and TLS generations, never reused
 cdef object running = weakref.WeakSet()
 
 ORDER_TIMEOUT = 10.0             # seconds a worker may take to acknowledge
 RECORD_PAUSE = 0.01              # seconds the record thread gathers before it looks again
 ASKS_MAX = 4096                  # questions under way
-DESCRIPTORS_KEPT = 128           # for everything that is not a connection
-CONNECTIONS_MAX = 4 * 1024 * 1024
 
 
 def tls_engines():
     """TLS engines of this build: name -> library and version."""
     return {"s2n": s2n_module.version()}
-
-
-# ---- small conversions ---------------------------------------------------------------------------
-
-cdef str show_address(const sockaddr_in6 *address):
-    """host:port as people write it; IPv4 that came in over IPv6 as IPv4."""
-    cdef const sockaddr_in *four = <const sockaddr_in *>address
-    cdef bytes packed
-    if address.sin6_family == AF_INET:
-        packed = (<const char *>&four.sin_addr)[:4]
-        return f"{socket.inet_ntop(socket.AF_INET, packed)}:{ntohs(four.sin_port)}"
-    packed = (<const char *>address.sin6_addr.s6_addr)[:16]
-    if packed[:12] == b"\0" * 10 + b"\xff\xff":
-        return f"{socket.inet_ntop(socket.AF_INET, packed[12:])}:{ntohs(address.sin6_port)}"
-    return f"[{socket.inet_ntop(socket.AF_INET6, packed)}]:{ntohs(address.sin6_port)}"
-
-
-cdef object show_name(const name_t *name):
-    return None if name == NULL else name.text[:name.length].decode("utf-8", "replace")
-
-
-cdef object show_serial(const uint8_t *serial, uint8_t length):
-    return int.from_bytes((<const char *>serial)[:length], "big") if length else None
-
-
-cdef name_t *make_name(str text) except NULL:
-    cdef bytes encoded = text.encode("utf-8", "replace")
-    cdef name_t *name = name_new(encoded, <uint32_t>len(encoded))
-    if name == NULL:
-        raise MemoryError
-    return name
-
-
-cdef object milliseconds(uint64_t ns):
-    return None if ns == 0 else round(ns / 1e6, 3)
-
-
-# ---- TLS and policy cells ------------------------------------------------------------------------
-
-cdef tls_generation_t *make_tls(const tls_engine_t *engine, object settings) except NULL:
-    cdef char problem[512]
-    cdef const char *names[16]
-    cdef tls_material_t material
-    cdef tls_generation_t *generation
-    cdef bytes cert = read_pem(settings.cert)
-    cdef bytes key = read_pem(settings.key)
-    cdef bytes client_ca = read_pem(settings.client_ca)
-    cdef list alpn = [check_alpn(name) for name in settings.alpn]
-    if len(alpn) > 16:
-        raise ValueError("alpn: at most 16 protocols")
-    if client_ca.count(b"-----BEGIN CERTIFICATE-----") != 1:
-        raise ValueError("client_ca: exactly one certificate, that of the CA that issues client certificates")
-    for label, text in (("cert", cert), ("key", key), ("client_ca", client_ca)):
-        if b"\0" in text or b"-----BEGIN" not in text:
-            raise ValueError(f"{label}: not PEM text")
-    for i in range(len(alpn)):
-        names[i] = <const char *>(<bytes>alpn[i])
-    material.certificate = cert
-    material.key = key
-    material.client_ca = client_ca
-    material.alpn = names
-    material.alpn_count = <int>len(alpn)
-    generation = tls_new()
-    if generation == NULL:
-        raise MemoryError
-    generation.engine = engine
-    generation.id = counter_next(&next_cell_id) + 1
-    generation.config = engine.config_new(&material, problem, sizeof(problem))
-    if generation.config == NULL:
-        tls_unref(generation)
-        raise ValueError(f"tls: {problem.decode('utf-8', 'replace')}")
-    return generation
-
-
-def check_alpn(name):
-    """One ALPN protocol name as bytes (RFC 7301: 1 to 255). Raises ValueError."""
-    encoded = name.encode() if isinstance(name, str) else bytes(name)
-    if not 1 <= len(encoded) <= 255 or b"\0" in encoded:
-        raise ValueError(f"alpn: protocol names of 1 to 255 bytes, not {name!r}")
-    return encoded
-
-
-cdef policy_t *make_policy(list clients) except NULL:
-    cdef policy_t *policy
-    cdef bytes serial
-    apps = sorted({app for client in clients for app in client.apps})
-    columns = {app: i for i, app in enumerate(apps)}
-    serials = [number for client in clients for number in client.serials]
-    if any(not isinstance(n, int) or not 0 < n < 2**160 for n in serials):
-        raise ValueError("clients: a serial is a positive integer of at most 20 octets")
-    if len(set(serials)) != len(serials):
-        raise ValueError("clients: the same serial is there twice")
-    policy = policy_new(<uint32_t>len(serials), <uint32_t>len(clients), <uint32_t>len(apps))
-    if policy == NULL:
-        raise MemoryError
-    try:
-        for i, app in enumerate(apps):
-            policy.apps[i] = make_name(app)
-        for i, client in enumerate(clients):
-            policy.clients[i] = make_name(client.name)
-            for app in client.apps:
-                policy_allow(policy, <uint32_t>i, <uint32_t>columns[app])
-            for number in client.serials:
-                serial = number.to_bytes((number.bit_length() + 7) // 8, "big")
-                policy_add(policy, serial, <uint8_t>len(serial), <uint32_t>i, client.disabled)
-    except BaseException:
-        policy_unref(policy)
-        raise
-    return policy
 
 
 # ---- Listener ------------------------------------------------------------------------------------
@@ -385,7 +271,7 @@ cdef class Engine:
             if self.state != "new":
                 raise RuntimeError(f"engine: cannot start, it is {self.state}")
             self.node.pipes_max = pipes_allowed()
-            self.max_connections = derive_max_connections(
+            self.max_connections = connections_allowed(
                 self.max_connections_wanted, self.workers, self.node.pipes_max)
             self.node.open_max = self.max_connections
             if not ring_init(&self.node.asks, ASKS_MAX, sizeof(ask_t)):
@@ -532,19 +418,7 @@ cdef class Engine:
         cdef uint32_t i
         for i in range(order.info_counts[worker]):
             info = &order.infos[worker][i]
-            out.append({
-                "id": f"{self.boot}-{worker}-{info.id}",
-                "app": self.app_names.get(info.app_id),
-                "stage": STAGES[<int>info.stage],
-                "client": show_name(info.client),
-                "serial": show_serial(info.serial, info.serial_length),
-                "source": show_address(&info.source),
-                "upstream": self.upstream_names.get(info.upstream_id),
-                "upstream_local": show_address(&info.upstream_local) if info.upstream_local.sin6_port else None,
-                "age_s": info.age_ns / 1e9,
-                "bytes_in": info.bytes_in,
-                "bytes_out": info.bytes_out,
-            })
+            out.append(read_connection(info, worker, self.boot, self.app_names, self.upstream_names))
             name_unref(info.client)
 
     cdef _publish(self, snapshot_t *snapshot):
@@ -604,8 +478,10 @@ cdef class Engine:
         check_listen(tls, plaintext, authorize, source_limits)
         with self.lock:
             self._check_running()
-            sock = open_listener(address, application.cell.keepalive_s)
+            sock = bound_socket(address)
             try:
+                socket_tune(sock.fileno(), application.cell.keepalive_s)
+                start_listening(sock, address)
                 if tls is not None:
                     generation = make_tls(self.tls, tls)
                 listener = Listener.__new__(Listener)
@@ -613,7 +489,7 @@ cdef class Engine:
                 if listener.cell == NULL:
                     tls_unref(generation)
                     raise MemoryError
-                listener.cell.id = counter_next(&next_cell_id) + 1
+                listener.cell.id = new_cell_id()
                 listener.cell.app = app_ref(application.cell)
                 listener.cell.tls = generation
                 listener.cell.asks = tls is not None or source_limits is not None
@@ -625,7 +501,7 @@ cdef class Engine:
             listener.engine = self
             listener.application = application
             listener.sock = sock
-            listener.address = show_bound(sock)
+            listener.address = bound_address(sock)
             listener.port = sock.getsockname()[1]
             listener.authorize = authorize
             listener.source_limits = SourceLimits(source_limits) if source_limits is not None else None
@@ -881,36 +757,9 @@ cdef class Engine:
     cdef _drain_records(self, worker_t *worker, list batch):
         cdef record_t entry
         while ring_pop(&worker.records, &entry):
-            batch.append(self._read_record(&entry))
+            batch.append(read_record(&entry, self.boot, self.app_names, self.upstream_names))
             name_unref(entry.client)
             free(entry.leaf)
-
-    cdef object _read_record(self, record_t *entry):
-        return Record(
-            "conn.close" if entry.forwarded else "conn.deny",
-            f"{self.boot}-{entry.worker}-{entry.id}",
-            entry.wall_ns / 1e9,
-            self.app_names.get(entry.app_id),
-            show_address(&entry.source),
-            STAGES[<int>entry.stage],
-            REASONS[<int>entry.reason],
-            show_name(entry.client),
-            show_serial(entry.serial, entry.serial_length),
-            (<const char *>entry.leaf)[:entry.leaf_length] if entry.leaf != NULL else None,
-            entry.claimed,
-            scope_name(entry.scope) if entry.scope else None,
-            "TLSv1.3" if entry.tls else None,
-            (<bytes>entry.cipher).decode() if entry.cipher != NULL else None,
-            (<bytes>entry.tls_error).decode() if entry.tls_error != NULL else None,
-            self.upstream_names.get(entry.upstream_id),
-            entry.attempts,
-            milliseconds(entry.handshake_ns),
-            milliseconds(entry.connect_ns),
-            round(entry.duration_ns / 1e6, 3),
-            entry.bytes_in,
-            entry.bytes_out,
-            entry.sys_errno,
-        )
 
     def __repr__(self):
         return f"<Engine {self.state} workers={self.workers}>"
@@ -932,71 +781,6 @@ def check_listen(tls, plaintext, authorize, source_limits):
         raise TypeError("authorize: a callable; nobody is let in by default")
     if source_limits is not None:
         raise ValueError("source_limits: only with plaintext=True; TLS clients have Verdict.limits")
-
-
-def open_listener(address, keepalive_s):
-    """A listening socket. Raises OSError that names the address."""
-    ip, port = split_address(address)
-    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if str(ip) == "::" else 1)
-        socket_tune(sock.fileno(), keepalive_s)
-        sock.bind((str(ip), port))
-        sock.listen(somaxconn())
-    except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"cannot listen on {address}: {os.strerror(error.errno)}") from None
-    return sock
-
-
-def somaxconn():
-    """The kernel's limit of a listening queue."""
-    try:
-        with open("/proc/sys/net/core/somaxconn") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return socket.SOMAXCONN
-
-
-def show_bound(sock):
-    """host:port of a bound socket."""
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def pipes_allowed():
-    """Splice pipes all workers may have: a quarter of what an ordinary user is given (pipe(7))."""
-    try:
-        with open("/proc/sys/fs/pipe-user-pages-soft") as file:
-            pages = int(file.read())
-    except (OSError, ValueError):
-        pages = 16384
-    pages = pages or 16384               # 0: no limit
-    return max(0, min(pages // 64 // 4, 1024))
-
-
-def derive_max_connections(wanted, workers, pipes):
-    """Raises the soft descriptor limit to the hard one; how many connections that leaves room for.
-
-    Raises:
-        ValueError: more are wanted than the limit allows, or it allows none.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    room = (hard - DESCRIPTORS_KEPT - 4 * workers - 2 * pipes) // 2   # a connection has two
-    if hard == resource.RLIM_INFINITY or room > CONNECTIONS_MAX:
-        room = CONNECTIONS_MAX
-    if room < 1:
-        raise ValueError(f"max_connections: the descriptor limit {hard} leaves no room for connections")
-    if wanted > room:
-        raise ValueError(
-            f"max_connections: {wanted} need more than the {hard} descriptors allowed; raise the limit "
-            f"(LimitNOFILE=, ulimit -n) or ask for at most {room}")
-    return wanted or room
 
 
 def wait_readable(int fd, timeout):

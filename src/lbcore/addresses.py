@@ -1,0 +1,81 @@
+"""``HOST:PORT`` text, and the sockets it is bound to."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import struct
+
+from lbcore.host import somaxconn
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def split_address(text: object) -> tuple[IPAddress, int]:
+    """``"127.0.0.1:80"`` or ``"[::1]:80"`` as (IP address, port).
+
+    Raises:
+        TypeError, ValueError: saying what is wrong.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"address: 'HOST:PORT' as text, not {text!r}")
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"address: expected HOST:PORT, not {text!r}")
+    if host.startswith("[") != host.endswith("]"):
+        raise ValueError(f"address: expected HOST:PORT, not {text!r}")
+    if ":" in host and not host.startswith("["):
+        raise ValueError(f"address: an IPv6 address goes in brackets: [{host}]:{port}")
+    try:
+        return ipaddress.ip_address(host.strip("[]")), int(port)
+    except ValueError:
+        raise ValueError(f"address: an IP address, not {host!r}") from None
+
+
+def socket_address(text: object) -> bytes:
+    """``HOST:PORT`` as the bytes of a sockaddr_in or sockaddr_in6. Raises like `split_address`."""
+    ip, port = split_address(text)
+    if ip.version == 4:
+        return struct.pack("=HH4s8x", socket.AF_INET, socket.htons(port), ip.packed)
+    return struct.pack("=HHI16sI", socket.AF_INET6, socket.htons(port), 0, ip.packed, 0)
+
+
+def bound_socket(text: str) -> socket.socket:
+    """A non-blocking TCP socket bound to the address; ``[::]`` takes both families.
+
+    Raises:
+        OSError: naming the address.
+        ValueError: it is none.
+    """
+    ip, port = split_address(text)
+    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if str(ip) == "::" else 1)
+        sock.bind((str(ip), port))
+    except OSError as error:
+        sock.close()
+        raise _cannot_listen(text, error) from None
+    return sock
+
+
+def start_listening(sock: socket.socket, text: str) -> None:
+    """Listens with the longest queue the kernel allows. Raises OSError naming the address."""
+    try:
+        sock.listen(somaxconn())
+    except OSError as error:
+        raise _cannot_listen(text, error) from None
+
+
+def bound_address(sock: socket.socket) -> str:
+    """``HOST:PORT`` a socket is bound to."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _cannot_listen(text: str, error: OSError) -> OSError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return OSError(error.errno, f"cannot listen on {text}: {reason}")

@@ -1,0 +1,80 @@
+"""From the core's structs to Python values: addresses, names, serials, records, open connections."""
+
+import socket
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from lbcore.codes import REASONS, STAGES
+from lbcore.limits import scope_name
+from lbcore.records import Record
+
+from lbcore.sys.linux cimport AF_INET, ntohs, sockaddr_in
+
+
+cdef str show_address(const sockaddr_in6 *address):
+    """host:port as people write it; IPv4 that came in over IPv6 as IPv4."""
+    cdef const sockaddr_in *four = <const sockaddr_in *>address
+    cdef bytes packed
+    if address.sin6_family == AF_INET:
+        packed = (<const char *>&four.sin_addr)[:4]
+        return f"{socket.inet_ntop(socket.AF_INET, packed)}:{ntohs(four.sin_port)}"
+    packed = (<const char *>address.sin6_addr.s6_addr)[:16]
+    if packed[:12] == b"\0" * 10 + b"\xff\xff":
+        return f"{socket.inet_ntop(socket.AF_INET, packed[12:])}:{ntohs(address.sin6_port)}"
+    return f"[{socket.inet_ntop(socket.AF_INET6, packed)}]:{ntohs(address.sin6_port)}"
+
+
+cdef object show_name(const name_t *name):
+    return None if name == NULL else name.text[:name.length].decode("utf-8", "replace")
+
+
+cdef object show_serial(const uint8_t *serial, uint8_t length):
+    return int.from_bytes((<const char *>serial)[:length], "big") if length else None
+
+
+cdef object milliseconds(uint64_t ns):
+    return None if ns == 0 else round(ns / 1e6, 3)
+
+
+cdef object read_record(const record_t *entry, str boot, dict apps, dict upstreams):
+    return Record(
+        "conn.close" if entry.forwarded else "conn.deny",
+        f"{boot}-{entry.worker}-{entry.id}",
+        entry.wall_ns / 1e9,
+        apps.get(entry.app_id),
+        show_address(&entry.source),
+        STAGES[<int>entry.stage],
+        REASONS[<int>entry.reason],
+        show_name(entry.client),
+        show_serial(entry.serial, entry.serial_length),
+        (<const char *>entry.leaf)[:entry.leaf_length] if entry.leaf != NULL else None,
+        entry.claimed,
+        scope_name(entry.scope) if entry.scope else None,
+        "TLSv1.3" if entry.tls else None,
+        (<bytes>entry.cipher).decode() if entry.cipher != NULL else None,
+        (<bytes>entry.tls_error).decode() if entry.tls_error != NULL else None,
+        upstreams.get(entry.upstream_id),
+        entry.attempts,
+        milliseconds(entry.handshake_ns),
+        milliseconds(entry.connect_ns),
+        round(entry.duration_ns / 1e6, 3),
+        entry.bytes_in,
+        entry.bytes_out,
+        entry.sys_errno,
+    )
+
+
+cdef dict read_connection(const conn_info_t *info, int worker, str boot, dict apps, dict upstreams):
+    return {
+        "id": f"{boot}-{worker}-{info.id}",
+        "app": apps.get(info.app_id),
+        "stage": STAGES[<int>info.stage],
+        "client": show_name(info.client),
+        "serial": show_serial(info.serial, info.serial_length),
+        "source": show_address(&info.source),
+        "upstream": upstreams.get(info.upstream_id),
+        "upstream_local": show_address(&info.upstream_local) if info.upstream_local.sin6_port else None,
+        "age_s": info.age_ns / 1e9,
+        "bytes_in": info.bytes_in,
+        "bytes_out": info.bytes_out,
+    }

@@ -1,0 +1,96 @@
+"""From Python values to the core's cells: names, TLS generations, policy tables."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from lbcore.settings import read_pem
+
+from lbcore.parts.cells cimport name_new, policy_unref, tls_new, tls_unref
+from lbcore.parts.policy cimport policy_add, policy_allow, policy_new
+from lbcore.sys.atomics cimport counter_next, counter_t
+from lbcore.tls.engine cimport tls_material_t
+
+cdef counter_t last_id
+
+
+cdef uint64_t new_cell_id() noexcept:
+    return counter_next(&last_id) + 1
+
+
+cdef name_t *make_name(str text) except NULL:
+    cdef bytes encoded = text.encode("utf-8", "replace")
+    cdef name_t *name = name_new(encoded, <uint32_t>len(encoded))
+    if name == NULL:
+        raise MemoryError
+    return name
+
+
+cdef tls_generation_t *make_tls(const tls_engine_t *engine, object settings) except NULL:
+    cdef char problem[512]
+    cdef const char *names[16]
+    cdef tls_material_t material
+    cdef tls_generation_t *generation
+    cdef bytes cert = read_pem(settings.cert)
+    cdef bytes key = read_pem(settings.key)
+    cdef bytes client_ca = read_pem(settings.client_ca)
+    cdef list alpn = [check_alpn(name) for name in settings.alpn]
+    if len(alpn) > 16:
+        raise ValueError("alpn: at most 16 protocols")
+    if client_ca.count(b"-----BEGIN CERTIFICATE-----") != 1:
+        raise ValueError("client_ca: exactly one certificate, that of the CA that issues client certificates")
+    for label, text in (("cert", cert), ("key", key), ("client_ca", client_ca)):
+        if b"\0" in text or b"-----BEGIN" not in text:
+            raise ValueError(f"{label}: not PEM text")
+    for i in range(len(alpn)):
+        names[i] = <const char *>(<bytes>alpn[i])
+    material.certificate = cert
+    material.key = key
+    material.client_ca = client_ca
+    material.alpn = names
+    material.alpn_count = <int>len(alpn)
+    generation = tls_new()
+    if generation == NULL:
+        raise MemoryError
+    generation.engine = engine
+    generation.id = new_cell_id()
+    generation.config = engine.config_new(&material, problem, sizeof(problem))
+    if generation.config == NULL:
+        tls_unref(generation)
+        raise ValueError(f"tls: {problem.decode('utf-8', 'replace')}")
+    return generation
+
+
+def check_alpn(name):
+    """One ALPN protocol name as bytes (RFC 7301: 1 to 255). Raises ValueError."""
+    encoded = name.encode() if isinstance(name, str) else bytes(name)
+    if not 1 <= len(encoded) <= 255 or b"\0" in encoded:
+        raise ValueError(f"alpn: protocol names of 1 to 255 bytes, not {name!r}")
+    return encoded
+
+
+cdef policy_t *make_policy(list clients) except NULL:
+    cdef policy_t *policy
+    cdef bytes serial
+    apps = sorted({app for client in clients for app in client.apps})
+    columns = {app: i for i, app in enumerate(apps)}
+    serials = [number for client in clients for number in client.serials]
+    if any(not isinstance(n, int) or not 0 < n < 2**160 for n in serials):
+        raise ValueError("clients: a serial is a positive integer of at most 20 octets")
+    if len(set(serials)) != len(serials):
+        raise ValueError("clients: the same serial is there twice")
+    policy = policy_new(<uint32_t>len(serials), <uint32_t>len(clients), <uint32_t>len(apps))
+    if policy == NULL:
+        raise MemoryError
+    try:
+        for i, app in enumerate(apps):
+            policy.apps[i] = make_name(app)
+        for i, client in enumerate(clients):
+            policy.clients[i] = make_name(client.name)
+            for app in client.apps:
+                policy_allow(policy, <uint32_t>i, <uint32_t>columns[app])
+            for number in client.serials:
+                serial = number.to_bytes((number.bit_length() + 7) // 8, "big")
+                policy_add(policy, serial, <uint8_t>len(serial), <uint32_t>i, client.disabled)
+    except BaseException:
+        policy_unref(policy)
+        raise
+    return policy
