@@ -25,6 +25,7 @@ from lbctl.certificates.folder import (
     list_certificates,
     read_ca,
 )
+from lbctl.certificates.starter import Starter, StarterClient, starter
 
 __all__ = [
     "CA_DAYS",
@@ -37,6 +38,8 @@ __all__ = [
     "Issued",
     "Listed",
     "Purpose",
+    "Starter",
+    "StarterClient",
     "create_ca",
     "demo_certificates",
     "describe",
@@ -44,4 +47,5 @@ __all__ = [
     "issue",
     "list_certificates",
     "read_ca",
+    "starter",
 ]

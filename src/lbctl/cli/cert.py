@@ -27,7 +27,7 @@ def cert() -> None:
 @cert.command()
 @click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=DIRECTORY)
 @click.option("--name", default=certificates.CA_NAME, show_default=True, help="The name of the CA.")
-@click.option("--days", type=_DAYS, default=certificates.CA_DAYS, show_default=True, help="How long it lasts.")
+@click.option("--days", type=_DAYS, default=certificates.CA_DAYS, show_default=True, help="Its lifetime.")
 @json_option
 def init(directory: Path, name: str, days: int, as_json: bool) -> None:
     """Make a CA in DIR (./certs): ca.pem and ca.key."""
