@@ -9,6 +9,7 @@ import click
 
 from lbctl import certificates
 from lbctl.cli.output import json_option, write_json
+from lbctl.cli.probe_words import Question, in_words
 from lbctl.cli.probing import Outcome, Probed
 from lbctl.cli.probing import probe as run_probe
 from lbctl.config.values import shorten
@@ -21,18 +22,6 @@ _EXIT = {
     Outcome.CUT: ExitCode.REFUSED,
     Outcome.CLOSED_EARLY: ExitCode.REFUSED,
 }  # anything else: no server was reached that could have judged the client
-
-_ALERTS = {
-    "certificate required": "it wants a client certificate; give --cert and --key",
-    "unknown ca": "it does not trust the CA that issued this certificate",
-    "bad certificate": "it does not know this certificate, or the client is disabled",
-    "unsupported certificate": "this certificate is not meant for clients",
-    "certificate expired": "this certificate has expired, or is not valid yet",
-    "certificate revoked": "this certificate was revoked",
-    "certificate unknown": "it does not accept this certificate",
-    "handshake failure": "this certificate may not use this app",
-    "access denied": "this certificate may not use this app",
-}
 
 
 @click.command()
@@ -80,7 +69,8 @@ def probe(
     context = _context(cert, key, ca)
     probed = run_probe(host, port, context, server_name or host, timeout=timeout, wait=wait)
     exit_code = _EXIT.get(probed.outcome, ExitCode.FAILED)
-    text = _words(probed, host, port, has_cert=cert is not None, ca=ca, wait=wait, timeout=timeout)
+    question = Question(host, port, has_cert=cert is not None, ca=ca, timeout=timeout, wait=wait)
+    text = in_words(question, probed)
     hint = _hint(cert) if cert is not None and exit_code == ExitCode.REFUSED else None
     if as_json:
         write_json(_as_json(probed, address, text, hint, exit_code))
@@ -121,7 +111,8 @@ def _context(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLCon
         context.load_cert_chain(cert, key, password=_no_password)
     except (OSError, ssl.SSLError) as error:
         files = _show(cert) if key is None else f"{_show(cert)} with the key {_show(key)}"
-        raise LbctlError(f"cannot use {files}: {_why(error, 'not a certificate and its key in PEM')}") from None
+        why = _why(error, "not a certificate and its key in PEM")
+        raise LbctlError(f"cannot use {files}: {why}") from None
     return context
 
 
@@ -137,70 +128,11 @@ def _why(error: OSError, otherwise: str) -> str:
     return otherwise
 
 
-def _words(
-    probed: Probed, host: str, port: int, *, has_cert: bool, ca: Path | None, wait: float, timeout: float
-) -> str:
-    where = f"{shorten(host)}:{port}" if ":" not in host else f"[{shorten(host)}]:{port}"
-    session = f"{probed.tls}, {probed.cipher}"
-    match probed.outcome:
-        case Outcome.ADMITTED if probed.received:
-            return f"admitted: {session}; the server spoke first ({probed.received} bytes)"
-        case Outcome.ADMITTED:
-            return f"admitted: {session}; the server kept the connection for {wait:g} s"
-        case Outcome.NOT_ASKED:
-            return (
-                f"connected ({session}), but the server asked for no client certificate: "
-                "this is not mutual TLS, and it says nothing about this client"
-            )
-        case Outcome.REFUSED:
-            return _refused(probed, has_cert)
-        case Outcome.TURNED_AWAY:
-            return (
-                "turned away for now: the server ended the connection cleanly right after the handshake; "
-                "a limit is reached, or no upstream is up (or the service has nothing to say); try again later"
-            )
-        case Outcome.CUT:
-            return "cut off after the handshake, without a TLS end: by the server, or by something in between"
-        case Outcome.CLOSED_EARLY:
-            return (
-                f"{where} closed the connection before the handshake was over: "
-                "it is full, or this is no TLS server"
-            )
-        case Outcome.UNTRUSTED:
-            by = f"by {_show(ca)}" if ca is not None else "by this system's CAs (name another with --ca)"
-            return f"the server is not to be trusted {by}: {shorten(probed.detail, 200)}"
-        case Outcome.NO_TLS13:
-            return f"{where} does not speak TLS 1.3"
-        case Outcome.NOT_TLS:
-            return f"{where} answers, but not with TLS"
-        case Outcome.HANDSHAKE_FAILED:
-            return f"the handshake with {where} failed: {shorten(probed.detail, 200)}"
-        case Outcome.CONNECTION_REFUSED:
-            return f"cannot reach {where}: connection refused; nothing listens there"
-        case Outcome.UNREACHABLE:
-            return f"cannot reach {where}: {shorten(probed.detail, 200)}"
-        case Outcome.TIMEOUT if probed.peer is None:
-            return f"cannot reach {where}: no answer within {timeout:g} s"
-        case Outcome.TIMEOUT:
-            return f"{where} took the connection, but the handshake was not over within {timeout:g} s"
-
-
-def _refused(probed: Probed, has_cert: bool) -> str:
-    after = "after the handshake" if probed.tls is not None else "during the handshake"
-    if probed.certificate_asked and not has_cert:
-        why = _ALERTS["certificate required"]
-    elif probed.detail == "reset":
-        why = "this certificate may not use this app now (ask the operator for the log line)"
-    else:
-        why = f"{_ALERTS.get(probed.detail, 'it does not say why')} (alert: {shorten(probed.detail)})"
-    return f"refused by the server {after}: {why}"
-
-
 def _hint(cert: Path) -> str | None:
     """What is wrong with our own certificate, for everybody to see."""
     description = certificates.describe(cert)
     if description.state != "valid":
-        return f"note: {_show(cert)} is {description.state} (until {description.not_after:%Y-%m-%d %H:%M} UTC)"
+        return f"note: {_show(cert)} is {description.state} (ends {description.not_after:%Y-%m-%d %H:%M} UTC)"
     if not {"client", "any"} & set(description.purposes):
         return f"note: {_show(cert)} is not for clients (it is for: {', '.join(description.purposes)})"
     return None

@@ -7,6 +7,7 @@ socket, so that a reset, an end and a TLS end stay apart, and every wait has one
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import ssl
@@ -231,17 +232,13 @@ class _Client:
             raise _Ended(on_reset, "reset") from None
 
     def _flush_quietly(self) -> None:
-        try:
+        with contextlib.suppress(_Ended):
             self._flush(time.monotonic() + 0.1, Outcome.CUT)
-        except _Ended:
-            pass
 
     def _say_goodbye(self) -> None:
         """Our close_notify; the server's is not waited for."""
-        try:
+        with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
-        except ssl.SSLError:
-            pass
         self._flush_quietly()
 
 
