@@ -73,7 +73,7 @@ def _quoted(value: Any) -> str:
 
 
 def _denied(fields: Mapping[str, Any]) -> str:
-    parts = [fields["app"], fields["src"], _who(fields), fields["reason"]]
+    parts = [fields.get("app", "-"), fields["src"], _who(fields), fields["reason"]]
     parts.extend(_some(fields, "upstream", "errno", "tls_error", "id"))
     if "fix" in fields:
         parts.append(f"fix: {fields['fix']}")
@@ -81,7 +81,7 @@ def _denied(fields: Mapping[str, Any]) -> str:
 
 
 def _closed(fields: Mapping[str, Any]) -> str:
-    parts = [fields["app"], fields["src"], _who(fields)]
+    parts = [fields.get("app", "-"), fields["src"], _who(fields)]
     if "upstream" in fields:
         parts.append(f"→ {fields['upstream']}")
     parts.append(fields["reason"])
