@@ -119,7 +119,7 @@ class TestFitForClient:
             ([SERVER, CLIENT], ""),
             ([SERVER], "wrong_purpose"),
             ([ANY], "wrong_purpose"),
-            (None, "wrong_purpose"),
+            (None, ""),  # RFC 5280, 4.2.1.12: without the extension, any purpose
         ],
     )
     def test_purpose(

@@ -90,7 +90,6 @@ def test_an_honest_leaf_with_the_root_in_its_chain(balance, upstream, pki):
         ("just-expired", {"ends": -dt.timedelta(seconds=2)}, "expired"),
         ("not-yet-valid", {"starts": DAY, "ends": 2 * DAY}, "not_yet_valid"),
         ("server-only", {"usages": SERVER}, "wrong_purpose"),
-        ("no-eku", {"usages": ()}, "wrong_purpose"),
     ],
 )
 def test_unfit_certificates(balance, upstream, pki, name, options, reason):
@@ -162,12 +161,22 @@ def test_openssl_x509_req_with_an_extension_file(balance, upstream, pki):
 
 
 def test_openssl_x509_req_without_any_extension(balance, upstream, pki):
-    """It makes a version 1 certificate, which cannot say what it is for."""
+    """It makes a version 1 certificate, which restricts its purpose to nothing (RFC 5280, 4.2.1.12)."""
     openssl = require_server("openssl")
     lb = balance(upstream)
     identity = pki.openssl_client("by-openssl-plain", None, openssl)
-    assert refused(lb, identity).reason == "wrong_purpose"
-    check_nothing_happened(lb, upstream)
+    lb.policy.allow(identity, "web")
+    with connect(pki, lb.port, identity) as client:
+        client.echo(b"x")
+    assert lb.record(event="conn.close").serial == identity.serial
+
+
+def test_no_purpose_is_any_purpose_but_still_nobody_we_know(balance, upstream, pki):
+    """Who may come in is decided by the serials on the list, with or without an extended key usage."""
+    lb = balance(upstream)
+    identity = pki.ca.issue("no-eku", usages=())
+    assert refused(lb, identity).reason == "unknown_serial"
+    assert upstream.accepted == 0
 
 
 def test_names_never_decide(balance, upstream, pki):

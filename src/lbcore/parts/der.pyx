@@ -121,11 +121,11 @@ cdef reason_t der_serial(const uint8_t *der, size_t length, uint8_t *out_serial,
 cdef reason_t der_fit_for_client(const uint8_t *der, size_t length) noexcept nogil:
     cdef span_t fields
     cdef item_t item
-    cdef int i
+    cdef int _i
     cdef reason_t reason
     if not enter_certificate(der, length, &fields):
         return REASON_BAD_CERTIFICATE
-    for i in range(5):                       # serialNumber, signature, issuer, validity, subject
+    for _i in range(5):                      # serialNumber, signature, issuer, validity, subject
         if not item_next(&fields, &item):
             return REASON_BAD_CERTIFICATE
     if not item_expect(&fields, TAG_SEQUENCE, &item):
@@ -136,7 +136,7 @@ cdef reason_t der_fit_for_client(const uint8_t *der, size_t length) noexcept nog
     while item_next(&fields, &item):
         if item.tag == TAG_EXTENSIONS:
             return judge_extensions(item.body)
-    return REASON_WRONG_PURPOSE              # no extensions, so no clientAuth
+    return REASON_NONE if fields.left == 0 else REASON_BAD_CERTIFICATE
 
 
 cdef reason_t judge_key(span_t key_info) noexcept nogil:
@@ -170,6 +170,8 @@ cdef reason_t judge_key(span_t key_info) noexcept nogil:
 
 
 cdef reason_t judge_extensions(span_t wrapped) noexcept nogil:
+    """Without an extended key usage the key may be used for any purpose (RFC 5280, 4.2.1.12); with one,
+    client authentication must be among them."""
     cdef item_t item
     cdef item_t extension
     cdef item_t oid
@@ -187,7 +189,7 @@ cdef reason_t judge_extensions(span_t wrapped) noexcept nogil:
             if value.tag == TAG_OCTET_STRING:
                 return judge_purposes(value.body)
         return REASON_BAD_CERTIFICATE
-    return REASON_WRONG_PURPOSE
+    return REASON_NONE if extensions.left == 0 else REASON_BAD_CERTIFICATE
 
 
 cdef reason_t judge_purposes(span_t wrapped) noexcept nogil:
