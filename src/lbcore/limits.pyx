@@ -183,7 +183,7 @@ cdef class RateLimitManager:
             RuntimeError: nothing is open.
         """
         if not gauge_give_above(&self.cell.open):
-            raise RuntimeError(f"RateLimitManager {self.name!r}: connection_closed without an open connection")
+            raise RuntimeError(f"RateLimitManager {self.name!r}: connection_closed, but nothing is open")
 
     def __repr__(self):
         return f"<RateLimitManager {self.name!r} open={self.open}>"

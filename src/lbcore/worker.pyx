@@ -32,7 +32,14 @@ from lbcore.codes cimport (
     stage_t,
     step_t,
 )
-from lbcore.parts.cells cimport listener_unref, name_ref, snapshot_ref, snapshot_unref, verdict_ref, verdict_unref
+from lbcore.parts.cells cimport (
+    listener_unref,
+    name_ref,
+    snapshot_ref,
+    snapshot_unref,
+    verdict_ref,
+    verdict_unref,
+)
 from lbcore.parts.chunks cimport chunk_pool_fini
 from lbcore.parts.early cimport early_read
 from lbcore.parts.pipes cimport pipes_fini
@@ -67,7 +74,6 @@ from lbcore.structs cimport (
     LEG_HUNG_UP,
     LEG_READABLE,
     LEG_WRITABLE,
-    MESSAGE_ORDER,
     MESSAGE_SOCKET,
     MESSAGE_VERDICT,
     ORDER_ABORT,
@@ -100,7 +106,6 @@ from lbcore.sys.linux cimport (
     epoll_create1,
     epoll_event,
     epoll_wait,
-    errno,
     getsockname,
     memcpy,
     memset,
@@ -197,10 +202,10 @@ cdef void on_listener(listener_t *listener, worker_t *worker) noexcept nogil:
 
 
 cdef void accept_some(listener_t *listener, worker_t *worker, int count) noexcept nogil:
-    cdef int i
+    cdef int _i
     cdef bint more = True
     cdef conn_t *conn
-    for i in range(count):
+    for _i in range(count):
         conn = accept_next(listener, worker, &more)
         if conn != NULL:
             run(conn, worker)
@@ -444,8 +449,8 @@ cdef void run_timers(worker_t *worker) noexcept nogil:
 
 cdef void read_inbox(worker_t *worker) noexcept nogil:
     cdef message_t message
-    cdef int i
-    for i in range(INBOX_SLOTS):
+    cdef int _i
+    for _i in range(INBOX_SLOTS):
         if not ring_pop(&worker.inbox, &message):
             return
         on_message(&message, worker)

@@ -19,7 +19,10 @@ cdef void stranger_enter(worker_t *worker, conn_t *conn) noexcept nogil:
     else:
         worker.strangers_head = conn
     worker.strangers_tail = conn
-    if gauge_take(&worker.node.unauthenticated) > worker.node.unauthenticated_max and conn.stranger_prev != NULL:
+    if (
+        gauge_take(&worker.node.unauthenticated) > worker.node.unauthenticated_max
+        and conn.stranger_prev != NULL
+    ):
         doom(worker, worker.strangers_head)
 
 

@@ -8,7 +8,7 @@ worker without deadlines sleeps for ever.
 A deadline fires at most one slot late and never early. One thread: the worker that owns it.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from lbcore.structs cimport TIMER_NONE, TIMER_SLOTS
 from lbcore.sys.linux cimport memset
@@ -101,12 +101,12 @@ cdef uint64_t next_occupied(wheel_t *wheel) noexcept nogil:
     """Ticks from the hand to the next slot with a deadline, 1 to a whole turn."""
     cdef uint32_t start = <uint32_t>((wheel.now_tick + 1) % TIMER_SLOTS)
     cdef uint32_t word = start >> 6
-    cdef uint32_t i
+    cdef uint32_t _i
     cdef uint64_t bits = wheel.occupied[word] & (~<uint64_t>0 << (start & 63))
     cdef uint32_t slot
     if wheel.armed == 0:
         return TIMER_SLOTS
-    for i in range(TIMER_SLOTS // 64 + 1):
+    for _i in range(TIMER_SLOTS // 64 + 1):
         if bits != 0:
             slot = (word << 6) + <uint32_t>lowest_bit(bits)
             return (slot + TIMER_SLOTS - start) % TIMER_SLOTS + 1

@@ -157,7 +157,7 @@ cdef void judge_ends(conn_t *conn, worker_t *worker) noexcept nogil:
         if conn.tls_error != NULL:
             conn.reason = REASON_CLIENT_RESET
         elif conn.app.truncated_is_eof or upstream & LEG_ENDED or client & LEG_NOTIFIED:
-            conn.client.flags |= LEG_CLEAN   # nobody is misled: our end was announced, or the operator says so
+            conn.client.flags |= LEG_CLEAN   # nobody is misled: we announced our end, or the operator says so
         else:
             conn.reason = REASON_CLIENT_TRUNCATED
     if conn.reason != REASON_NONE:

@@ -30,7 +30,7 @@ import importlib.util
 import os
 from importlib import metadata
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 
@@ -42,7 +42,6 @@ from lbcore.tls.engine cimport (
     TLS_DONE,
     TLS_FAILED,
     TLS_WANT_READ,
-    tls_engine_t,
     tls_failure_t,
     tls_io_t,
     tls_material_t,
@@ -145,7 +144,7 @@ cdef int on_recv(void *context, uint8_t *buffer, uint32_t length) noexcept nogil
     cdef size_t left = io.input_length - io.input_at
     global errno
     if left == 0:
-        errno = EAGAIN
+        errno = EAGAIN  # no-cython-lint
         return -1
     if left > length:
         left = length
@@ -158,7 +157,7 @@ cdef int on_send(void *context, const uint8_t *buffer, uint32_t length) noexcept
     cdef tls_io_t *io = <tls_io_t *>context
     global errno
     if io.output_room - io.output_at < length:
-        errno = EAGAIN
+        errno = EAGAIN  # no-cython-lint
         return -1
     memcpy(io.output + io.output_at, buffer, length)
     io.output_at += length
