@@ -85,7 +85,7 @@ def in_words(question: Question, probed: Probed) -> str:
         case Outcome.TIMEOUT if probed.peer is None:
             return f"cannot reach {where}: no answer within {question.timeout:g} s"
         case Outcome.TIMEOUT:
-            return f"{where} took the connection, but the handshake was not over within {question.timeout:g} s"
+            return f"{where} accepted, but the handshake was not over within {question.timeout:g} s"
 
 
 def _judge(ca: Path | None) -> str:
