@@ -28,12 +28,14 @@ class Session:
         sock: its socket; a script may use and close it.
         received: what a script that collects has read so far.
         ended: how the balancer's side ended, once the script has seen it.
+        released: set when the upstream is closed, or by a test that has held it long enough.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.received = bytearray()
         self.ended: End | None = None
+        self.released = threading.Event()
 
     def collect(self) -> None:
         """Reads into `received` to the end."""
@@ -77,14 +79,9 @@ def sink(session: Session) -> None:
 
 
 def hold(session: Session) -> None:
-    """Neither reads nor writes until the upstream is closed."""
-    while True:
-        # A peek sees the end; it does not take the bytes.
-        part = session.sock.recv(1, socket.MSG_PEEK)
-        if not part:
-            session.ended = End.FIN
-            return
-        threading.Event().wait(0.02)
+    """Neither reads nor writes until it is released; then it collects."""
+    session.released.wait()
+    session.collect()
 
 
 def source(data: bytes) -> Script:
@@ -141,22 +138,32 @@ class Upstream:
         accepting: whether to accept at once; else the kernel's queue holds the connections until
             `start_accepting`.
         receive_buffer: SO_RCVBUF of its connections, or None.
+        host: a loopback address of either family.
+        listener: a bound socket to listen on instead.
     """
 
     def __init__(
-        self, script: Script = echo, *, accepting: bool = True, receive_buffer: int | None = None
+        self,
+        script: Script = echo,
+        *,
+        accepting: bool = True,
+        receive_buffer: int | None = None,
+        host: str = "127.0.0.1",
+        listener: socket.socket | None = None,
     ) -> None:
         self._script = script
-        self._listener = socket.socket()
+        if listener is None:
+            listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            listener.bind((host, 0))
+        self._listener = listener
         if receive_buffer is not None:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._listener.bind(("127.0.0.1", 0))
         self._listener.listen(1024)
         self._acceptor: threading.Thread | None = None
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self.port: int = self._listener.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self.sessions: list[Session] = []
         if accepting:
             self.start_accepting()
@@ -184,6 +191,7 @@ class Upstream:
             self._acceptor.join(PATIENCE)
         self._listener.close()
         for session in self.sessions:
+            session.released.set()
             with contextlib.suppress(OSError):
                 session.sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
@@ -233,6 +241,10 @@ class Refuser:
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
+
+    def revive(self, script: Script = echo) -> Upstream:
+        """A server on this port; when it is closed, the port refuses again."""
+        return Upstream(script, listener=self._socket.dup())
 
     def close(self) -> None:
         """Gives the port up."""

@@ -1,0 +1,78 @@
+"""`lbctl` as a command that ends by itself, and the contents of folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lbctl
+
+_SOURCES = str(Path(lbctl.__file__).parent.parent)
+_DEADLINE = 40.0  # seconds
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours without what lbctl reads, and lbctl importable from where it was imported here."""
+    ours = {name: text for name, text in os.environ.items() if not name.startswith(("LBCTL_", "NOTIFY_"))}
+    path = os.pathsep.join(filter(None, (_SOURCES, os.environ.get("PYTHONPATH"))))
+    return {**ours, "PYTHONPATH": path, **more}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """What it printed, as JSON."""
+        return json.loads(self.out)
+
+
+def lbctl_command(
+    *arguments: str | Path, cwd: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Ran:
+    """Runs `python -m lbctl` to its end; nothing can be typed in."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "lbctl", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**(environ or {})),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_DEADLINE,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def openssl(*arguments: str | Path) -> str:
+    """What a successful `openssl` says."""
+    from kit.servers import require_server
+
+    program = require_server("openssl")
+    done = subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, timeout=_DEADLINE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def mode(path: Path) -> int:
+    """The permission bits of a file."""
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

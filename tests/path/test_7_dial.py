@@ -1,0 +1,215 @@
+"""Stage 7, dial: another upstream when one fails, within bounds, and never one that failed already."""
+
+from __future__ import annotations
+
+import errno
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from kit.balancer import Stopwatch
+from kit.clients import connect, plain
+from kit.sockets import End
+from kit.upstreams import Blackhole, Refuser, Upstream
+from kit.waiting import wait_until
+
+
+def test_a_dead_upstream_is_tried_elsewhere(balance, keep, pki):
+    dead, alive = keep(Refuser()), keep(Upstream())
+    lb = balance(dead, alive, app={"passive_failures": 0})
+    for _ in range(20):
+        with connect(pki, lb.port) as client:
+            client.echo(b"x")
+        lb.wait_quiet()
+    records = lb.records.wait(20, event="conn.close")
+    assert {record.upstream for record in records} == {alive.address}
+    assert max(record.attempts for record in records) == 2
+    assert alive.accepted == 20
+
+
+def test_two_good_ones_share_what_the_dead_one_refuses(balance, keep):
+    dead, first, second = keep(Refuser()), keep(Upstream()), keep(Upstream())
+    lb = balance(dead, first, second, plaintext=True, app={"passive_failures": 0})
+    for _ in range(100):
+        keep(plain(lb.port))
+    lb.wait_open(100)
+    refused, one, two = (server.in_flight for server in lb.app.upstreams)
+    assert refused == 0
+    assert abs(one - two) <= 1
+
+
+def test_attempts_are_bounded(balance, keep, pki):
+    dead = [keep(Refuser()) for _ in range(4)]
+    lb = balance(*dead, app={"connect_attempts": 2, "passive_failures": 0})
+    with connect(pki, lb.port) as client:
+        assert client.receive_to_end() == (b"", End.CLOSE_NOTIFY)
+    record = lb.record()
+    assert (record.event, record.stage, record.reason) == ("conn.deny", "dial", "connect_failed")
+    assert (record.attempts, record.errno) == (2, errno.ECONNREFUSED)
+    assert sum(server.errors for server in lb.app.upstreams) == 2
+
+
+def test_none_is_tried_twice_by_one_connection(balance, keep, pki):
+    dead = [keep(Refuser()) for _ in range(3)]
+    lb = balance(*dead, app={"connect_attempts": 8, "passive_failures": 0})
+    with connect(pki, lb.port) as client:
+        assert client.receive_to_end() == (b"", End.CLOSE_NOTIFY)
+    assert lb.record().attempts == 3
+    assert [server.errors for server in lb.app.upstreams] == [1, 1, 1]
+
+
+def test_early_bytes_survive_a_failed_dial(balance, keep, pki):
+    dead, alive = keep(Blackhole()), keep(Upstream())
+    lb = balance(dead, alive, app={"connect_timeout": 0.2, "passive_failures": 0})
+    data = bytes(range(256)) * 40
+    for _ in range(4):
+        with connect(pki, lb.port) as client:
+            client.echo(data)
+    assert max(record.attempts for record in lb.records.wait(4, event="conn.close")) == 2
+
+
+# ---- passive health ------------------------------------------------------------------------------
+
+
+def test_an_upstream_that_keeps_failing_is_skipped(balance, keep, pki):
+    dead, alive = keep(Refuser()), keep(Upstream())
+    lb = balance(dead, alive, app={"passive_failures": 3, "passive_eject": 60.0})
+    server = lb.app.upstreams[0]
+    for _ in range(20):
+        with connect(pki, lb.port) as client:
+            client.echo(b"x")
+        lb.wait_quiet()
+    assert server.ejected
+    assert server.errors == 3
+    assert alive.accepted == 20
+
+
+def test_it_comes_back_after_its_time(balance, keep, pki):
+    dead, alive = keep(Refuser()), keep(Upstream())
+    lb = balance(dead, alive, app={"passive_failures": 1, "passive_eject": 0.3})
+    server = lb.app.upstreams[0]
+
+    def visit() -> int:
+        with connect(pki, lb.port) as client:
+            client.echo(b"x")
+        lb.wait_quiet()
+        return server.errors
+
+    wait_until(lambda: visit() >= 1, "it fails once")
+    assert server.ejected
+    wait_until(lambda: visit() >= 2, "it is tried again")
+
+
+def test_a_good_dial_forgives_earlier_failures(balance, keep, pki):
+    """Only failures in a row count."""
+    upstream = keep(Refuser())
+    other = keep(Upstream())
+    lb = balance(upstream, other, app={"passive_failures": 3, "passive_eject": 60.0})
+    server = lb.app.upstreams[0]
+
+    def visit() -> None:
+        with connect(pki, lb.port) as client:
+            client.echo(b"x")
+        lb.wait_quiet()
+
+    while server.errors < 2:
+        visit()
+    revived = upstream.revive()
+    while revived.accepted < 1:
+        visit()
+    revived.close()
+    while server.errors < 4:
+        visit()
+    assert not server.ejected
+
+
+def test_a_lone_upstream_is_never_skipped(balance, keep, pki):
+    lb = balance(keep(Refuser()), app={"passive_failures": 1})
+    for _ in range(5):
+        with connect(pki, lb.port) as client:
+            assert client.receive_to_end()[1] is End.CLOSE_NOTIFY
+    assert lb.app.upstreams[0].errors == 5
+    assert not lb.app.upstreams[0].ejected
+
+
+def test_no_more_than_the_allowed_share_is_skipped(balance, keep, pki):
+    dead = [keep(Refuser()) for _ in range(4)]
+    lb = balance(*dead, app={"passive_failures": 1, "max_ejected": 0.5, "connect_attempts": 4})
+    for _ in range(5):
+        with connect(pki, lb.port) as client:
+            assert client.receive_to_end()[1] is End.CLOSE_NOTIFY
+    assert sum(server.ejected for server in lb.app.upstreams) == 2
+
+
+# ---- time ----------------------------------------------------------------------------------------
+
+
+def test_a_dial_without_an_answer_times_out(balance, keep, pki):
+    lb = balance(keep(Blackhole()), app={"connect_timeout": 0.3})
+    with connect(pki, lb.port) as client:
+        watch = Stopwatch()
+        assert client.receive_to_end() == (b"", End.CLOSE_NOTIFY)
+        assert 0.2 <= watch.seconds < 3
+    record = lb.record()
+    assert (record.event, record.reason, record.errno) == ("conn.deny", "connect_failed", errno.ETIMEDOUT)
+    assert record.attempts == 1
+    assert record.duration_ms >= 290
+    assert record.connect_ms is None
+
+
+def test_a_client_that_leaves_during_the_dial_cancels_it(balance, keep, pki):
+    lb = balance(keep(Blackhole()), app={"connect_timeout": 30.0})
+    with connect(pki, lb.port) as leaving, connect(pki, lb.port) as staying:
+        lb.wait_open(2, "dial")
+        watch = Stopwatch()
+        leaving.reset()
+        record = lb.record()
+        assert watch.seconds < 5
+        assert (record.reason, record.stage) == ("client_gone", "dial")
+        assert [server.in_flight for server in lb.app.upstreams] == [1]
+        staying.reset()
+    lb.records.wait(2, reason="client_gone")
+
+
+def test_others_are_served_while_one_dials(balance, keep, pki):
+    lb = balance(keep(Blackhole()), app={"connect_timeout": 30.0}, engine={"workers": 1})
+    lb.policy.allow(pki.alice, "web", "other")
+    other = lb.add("other", keep(Upstream()))
+    with connect(pki, lb.port) as stuck:
+        lb.wait_open(1, "dial")
+
+        def visit(number: int) -> None:
+            with connect(pki, other.port) as client:
+                client.echo(b"%d" % number)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(visit, range(20)))
+        assert lb.stages().count("dial") == 1
+        stuck.reset()
+
+
+def test_all_down_then_up_again(balance, keep, pki):
+    upstream = keep(Refuser())
+    lb = balance(upstream)
+    with connect(pki, lb.port) as client:
+        assert client.receive_to_end()[1] is End.CLOSE_NOTIFY
+    keep(upstream.revive())
+    with connect(pki, lb.port) as client:
+        client.echo(b"back")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_dial_is_timed(balance, keep, pki, count):
+    lb = balance(*(keep(Upstream()) for _ in range(count)))
+    with connect(pki, lb.port) as client:
+        client.echo(b"x")
+    record = lb.record()
+    assert record.connect_ms is not None
+    assert 0 < record.connect_ms < record.duration_ms
+
+
+def test_ipv6_upstreams(balance, keep, pki):
+    lb = balance(keep(Upstream(host="::1")))
+    with connect(pki, lb.port) as client:
+        client.echo(b"x")
+    assert lb.record().upstream.startswith("[::1]:")
