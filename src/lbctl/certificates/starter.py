@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lbctl.certificates import demo, folder, names, pem
+from lbctl.certificates import demo, files, folder, names, pem
 from lbctl.certificates.authority import Purpose
 from lbctl.certificates.folder import Listed
 from lbctl.errors import LbctlError
@@ -82,6 +82,11 @@ def _server(directory: Path) -> _Server:
     stems = sorted((one.name for one in usable), key=lambda stem: (stem != "server", stem))
     if stems:
         return _Server(stems[0], ())
+    if files.exists(directory / "server.pem"):
+        raise LbctlError(
+            f"{files.show(directory / 'server.pem')} cannot serve; see why with: lbctl cert list, "
+            "then move it away, or issue another: lbctl cert issue NAME --server"
+        )
     folder.issue(directory, "server", Purpose.SERVER)
     return _Server("server", ("server",))
 
