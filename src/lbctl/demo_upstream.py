@@ -12,13 +12,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from lbctl.config.values import split_address
 from lbctl.errors import LbctlError
 from lbctl.logs.records import serial_text
 
-Connections = Callable[[], list[dict[str, Any]]]
+if TYPE_CHECKING:
+    from lbcore.stats import OpenConnection
+
+Connections = Callable[[], "list[OpenConnection]"]
 
 _THREADS = 16  # connections served at once
 _WAITING = 64  # accepted and not served yet; the rest is turned away

@@ -10,7 +10,7 @@ import errno
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import lbcore
 from lbctl.config.faults import dotted
@@ -18,6 +18,9 @@ from lbctl.config.model import App, Config, LimitClass
 from lbctl.config.values import shorten
 from lbctl.errors import LbctlError
 from lbctl.policy import Authorizer, Rules
+
+if TYPE_CHECKING:
+    from lbcore.stats import OpenConnection
 
 _ADVICE = {
     errno.EADDRINUSE: "another process has it; ss -ltnp shows which",
@@ -148,8 +151,8 @@ class EnginePort:
         """Records the workers could not hand over, since the start; 0 when stopped."""
         return int(self._engine.stats()["log_dropped"])
 
-    def connections(self) -> list[dict[str, Any]]:
-        """The open connections, each as a dict (`lbcore.Engine.connections`)."""
+    def connections(self) -> list[OpenConnection]:
+        """The open connections, each as a dict."""
         return self._engine.connections()
 
     # ---- details

@@ -69,7 +69,7 @@ def _some(fields: Mapping[str, Any], *names: str) -> Iterator[str]:
 
 def _quoted(value: Any) -> str:
     text = str(value)
-    return _encode(text) if " " in text or '"' in text else text
+    return '"' + text.replace('"', '\\"') + '"' if " " in text or '"' in text else text
 
 
 def _denied(fields: Mapping[str, Any]) -> str:
@@ -99,8 +99,8 @@ def _who(fields: Mapping[str, Any]) -> str:
     """``mallory (2B90…F813)``; the name in the certificate when the client is unknown."""
     serial = fields.get("serial")
     short = serial if serial is None or len(serial) <= 8 else f"{serial[:4]}…{serial[-4:]}"
-    name = fields.get("client") or fields.get("subject")
-    if name is None:
+    name = fields.get("client") or _quoted(fields.get("subject", ""))
+    if not name:
         return short or "-"
     return f"{name} ({short})" if short else name
 
