@@ -1,8 +1,13 @@
 """Types of the compiled module ``lbcore.application``."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Literal
 
+from typing_extensions import disjoint_base
+
+from lbcore.stats import ApplicationStats
+
+@disjoint_base
 class UpstreamServer:
     def __init__(self, address: str, weight: int = 1, *, max_connections: int | None = None) -> None: ...
     @property
@@ -10,15 +15,24 @@ class UpstreamServer:
     @property
     def weight(self) -> int: ...
     @property
+    def max_connections(self) -> int | None: ...
+    @property
+    def id(self) -> int: ...
+    @property
     def in_flight(self) -> int: ...
+    @property
+    def picked(self) -> int: ...
+    @property
+    def errors(self) -> int: ...
     @property
     def ejected(self) -> bool: ...
 
+@disjoint_base
 class Application:
     def __init__(
         self,
         name: str,
-        upstreams: Sequence[UpstreamServer],
+        upstreams: Iterable[UpstreamServer],
         *,
         max_connections: int | None = None,
         connect_timeout: float = 1.0,
@@ -26,7 +40,7 @@ class Application:
         idle_timeout: float = 1800.0,
         half_close_timeout: float = 60.0,
         tcp_keepalive: float = 60.0,
-        on_truncated: str = "reset",
+        on_truncated: Literal["reset", "eof"] = "reset",
         passive_failures: int = 5,
         passive_eject: float = 10.0,
         max_ejected: float = 0.5,
@@ -36,5 +50,9 @@ class Application:
     @property
     def upstreams(self) -> tuple[UpstreamServer, ...]: ...
     @property
+    def max_connections(self) -> int | None: ...
+    @property
+    def id(self) -> int: ...
+    @property
     def open_connections(self) -> int: ...
-    def stats(self) -> dict[str, Any]: ...
+    def stats(self) -> ApplicationStats: ...
