@@ -1,11 +1,14 @@
 """The stubs say what the compiled modules have, and a program that embeds the core type-checks."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from kit.building import SOURCES
 
 pytest.importorskip("mypy", reason="mypy is not installed: pip install '.[lint]'")
 TYPING = Path(__file__).parent / "typing"
@@ -45,3 +48,30 @@ def test_the_embedding_program_uses_every_public_name() -> None:
 
     text = (TYPING / "api.py").read_text()
     assert [name for name in lbcore.__all__ if f"lbcore.{name}" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("engine", "Engine"),
+        ("application", "Application"),
+        ("application", "UpstreamServer"),
+        ("limits", "RateLimitManager"),
+        ("limits", "LimitClass"),
+    ],
+)
+def test_constructors_take_what_the_stub_says(module: str, name: str) -> None:
+    """An extension type's constructor hides its signature at run time, so the source is compared."""
+    assert constructor(SOURCES / f"{module}.pyi", name) == constructor(SOURCES / f"{module}.pyx", name)
+
+
+def constructor(path: Path, name: str) -> list[str]:
+    """The arguments of a class's __init__ and their defaults, without types."""
+    found = re.search(rf"class {name}:.*?def __init__\((.*?)\)(?: -> None)?:", path.read_text(), re.S)
+    assert found is not None
+    plain = re.sub(r"\bstr (\w+) not None", r"\1", found[1])
+    arguments = ast.parse(f"def f({plain}): ...").body[0]
+    assert isinstance(arguments, ast.FunctionDef)
+    for argument in [*arguments.args.args, *arguments.args.kwonlyargs]:
+        argument.annotation = None
+    return ast.unparse(arguments.args).split(", ")
