@@ -10,19 +10,22 @@ import contextlib
 import socket
 import ssl
 import subprocess
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from kit.sockets import End, read_exactly, read_to_end, reset
-from kit.waiting import PATIENCE
+from kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from kit.pki import Identity, Pki
 
 HOST = "127.0.0.1"
 SOCKET_TIMEOUT = 20.0
+_LAST_WORDS = 0.3
 
 
 def client_context(
@@ -250,24 +253,52 @@ class Finished:
         return text in self.output
 
 
-def s_client(program: str, port: int, *arguments: str, send: bytes = b"", wait_s: float = 0.3) -> Finished:
-    """Runs ``openssl s_client``; its input stays open for `wait_s`, or it would leave at once."""
+def s_client(
+    program: str, port: int, *arguments: str, send: bytes = b"", script: Sequence[tuple[bytes, bytes]] = ()
+) -> Finished:
+    """Runs ``openssl s_client``.
+
+    Args:
+        program: its path.
+        port: of the balancer.
+        arguments: of the command.
+        send: what it reads.
+        script: instead: what it reads, and the word that it then says once more before it reads on.
+    """
     command = [program, "s_client", "-connect", f"{HOST}:{port}", *arguments]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
     )
+    output = bytearray()
+    reader = threading.Thread(target=_collect, args=(process, output), daemon=True)
+    reader.start()
     assert process.stdin is not None
     try:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(send)
-            process.stdin.flush()
+            if script:
+                wait_until(lambda: b"Verify return code" in output, "it is connected")
+            for part, word in script:
+                said = output.count(word)
+                process.stdin.write(part)
+                wait_until(lambda: output.count(word) > said, f"it says {word!r}")  # noqa: B023
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(wait_s)
-        output, _ = process.communicate(timeout=PATIENCE)
+            process.wait(_LAST_WORDS)
+        process.stdin.close()
+        process.wait(PATIENCE)
     finally:
         process.kill()
         process.wait()
+        reader.join(PATIENCE)
+        process.stdin.close()
     return Finished(process.returncode, output.decode(errors="replace"))
+
+
+def _collect(process: subprocess.Popen[bytes], output: bytearray) -> None:
+    assert process.stdout is not None
+    with process.stdout as stream:
+        while part := stream.read(65536):
+            output += part
 
 
 def curl(program: str, pki: Pki, url: str, identity: Identity | None, *arguments: str) -> Finished:
