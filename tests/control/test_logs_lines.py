@@ -278,3 +278,12 @@ def test_a_long_name_is_cut() -> None:
     name = x509.load_der_x509_certificate(der).subject
     assert as_json(denied(certificate=der))["subject"] == name.rfc4514_string()
     assert len(printable("a" * 100_000)) == 256
+
+
+@given(st.text())
+def test_no_value_reaches_a_json_line_unescaped(text: str) -> None:
+    line = lines.json_format("lb-1")("x", TIME, {"value": text})
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)["value"].isprintable()
+    assert json.loads(line)["value"] == printable(text, 1024)

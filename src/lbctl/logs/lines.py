@@ -25,7 +25,10 @@ def json_format(node: str) -> Format:
 
     def write(event: str, when: float, fields: Mapping[str, Any]) -> str:
         head = {"v": SCHEMA, "ts": _utc(when), "event": event, "node": node}
-        return _encode(head | {name: _clean(value) for name, value in fields.items()})
+        line = _encode({**head, **fields})
+        if len(line) <= _VALUE_WIDTH and "\\" not in line and line.isprintable():
+            return line  # the encoder, which escapes all but plain ASCII, found nothing to escape
+        return _encode({**head, **{name: _clean(value) for name, value in fields.items()}})
 
     return write
 
