@@ -1,0 +1,349 @@
+"""Stage 9, close: everything is given back, once, and one record tells the story."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+
+import lbcore
+from kit.balancer import Balancer, Stopwatch
+from kit.clients import TlsClient, client_context, connect, plain
+from kit.leaks import core_threads
+from kit.sockets import End, read_to_end, reset
+from kit.upstreams import Refuser, Session, Upstream, hold, sink, source
+from kit.waiting import wait_until
+from lbcore import RateLimitManager
+
+
+def forwarding(lb, pki) -> TlsClient:
+    """A client whose connection is past every earlier stage."""
+    client = connect(pki, lb.port)
+    lb.wait_open(1)
+    return client
+
+
+# ---- records -------------------------------------------------------------------------------------
+
+
+def test_the_record_of_a_connection(balance, keep, pki):
+    upstream = keep(Upstream())
+    lb = balance(upstream)
+    started = time.time()
+    with connect(pki, lb.port) as client:
+        client.echo(b"12345")
+        source_address = client.source
+    record = lb.record()
+    assert record._replace(id="", time=0.0, handshake_ms=0, connect_ms=0, duration_ms=0, cipher="") == lbcore.Record(
+        event="conn.close",
+        id="",
+        time=0.0,
+        app="web",
+        source=source_address,
+        stage="forward",
+        reason="client_closed",
+        client="alice",
+        serial=pki.alice.serial,
+        certificate=None,
+        claimed=False,
+        scope=None,
+        tls="TLSv1.3",
+        cipher="",
+        tls_error=None,
+        upstream=upstream.address,
+        attempts=1,
+        handshake_ms=0,
+        connect_ms=0,
+        duration_ms=0,
+        bytes_in=5,
+        bytes_out=5,
+        errno=0,
+    )
+    assert started - 1 <= record.time <= time.time() + 1
+    assert 0 < record.handshake_ms <= record.duration_ms
+    assert record.connect_ms > 0
+
+
+def test_a_plaintext_record_claims_nothing(balance, upstream):
+    lb = balance(upstream, plaintext=True)
+    with plain(lb.port) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+    record = lb.record()
+    assert (record.client, record.serial, record.tls, record.cipher) == (None, None, None, None)
+    assert (record.handshake_ms, record.reason) == (None, "client_closed")
+
+
+def test_one_record_each_and_no_id_twice(balance, upstream, pki):
+    lb = balance(upstream)
+    for _ in range(50):
+        with connect(pki, lb.port) as client:
+            client.echo(b"x")
+        plain(lb.port).close()
+    lb.wait_quiet()
+    lb.engine.stop()
+    records = lb.records.all()
+    assert len(records) == 100
+    assert len({record.id for record in records}) == 100
+    assert lb.engine.stats()["log_dropped"] == 0
+
+
+def test_counters_add_up(balance, upstream, pki):
+    lb = balance(upstream)
+    for _ in range(3):
+        with connect(pki, lb.port) as client:
+            client.echo(b"12345678")
+    with TlsClient(lb.port, client_context(pki, None)) as client:
+        client.handshake()
+        client.receive_to_end()
+    lb.wait_quiet()
+    stats = lb.engine.stats()["applications"]["web"]
+    assert (stats["accepted"], stats["forwarded"], stats["open"]) == (4, 3, 0)
+    assert (stats["bytes_in"], stats["bytes_out"]) == (24, 24)
+    assert stats["ended"] == {"client_closed": 3, "no_certificate": 1}
+
+
+def test_who_ended_first_is_the_reason(balance, keep, pki):
+    lb = balance(keep(Upstream(source(b"bye"))))
+    with connect(pki, lb.port) as client:
+        assert client.receive_to_end() == (b"bye", End.CLOSE_NOTIFY)
+    assert lb.record().reason == "upstream_closed"
+
+
+def test_a_consumer_of_records_that_fails_harms_nobody(pki, upstream, caplog):
+    def fail(batch: list[lbcore.Record]) -> None:
+        raise RuntimeError("the disk is full")
+
+    with Balancer(pki, upstream, engine={"on_records": fail}) as lb:
+        for _ in range(3):
+            with connect(pki, lb.port) as client:
+                client.echo(b"x")
+            lb.wait_quiet()
+        wait_until(lambda: "the disk is full" in caplog.text, "it is logged")
+
+
+def test_without_a_consumer_nothing_is_written_down(pki, upstream):
+    with Balancer(pki, upstream, engine={"on_records": None}) as lb:
+        with connect(pki, lb.port) as client:
+            client.echo(b"x")
+        lb.wait_quiet()
+        assert "lbcore-records" not in core_threads()
+
+
+# ---- last words ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1024, 16384, 65536])
+def test_a_temporary_refusal_is_readable_whatever_the_client_had_said(balance, keep, pki, size):
+    """Closing with unread bytes in the socket would send a reset that destroys the close_notify."""
+    lb = balance(keep(Refuser()))
+    context = client_context(pki, pki.alice)
+    for _ in range(10):
+        with TlsClient(lb.port, context) as client:
+            client.handshake()
+            client.send(bytes(size))
+            assert client.receive_to_end() == (b"", End.CLOSE_NOTIFY)
+
+
+def test_lingering_is_short(balance, keep, pki):
+    """A refused client that neither reads nor closes is not waited for."""
+    lb = balance(keep(Refuser()))
+    clients = [connect(pki, lb.port) for _ in range(20)]
+    lb.records.wait(20, reason="connect_failed")
+    watch = Stopwatch()
+    lb.wait_quiet()
+    assert watch.seconds < 4
+    for client in clients:
+        client.close()
+
+
+def test_a_lingering_client_holds_no_slot(balance, keep, pki):
+    lb = balance(keep(Refuser()))
+    limits = lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", max_open=1))
+    clients = [keep(connect(pki, lb.port)) for _ in range(3)]
+    assert len(lb.records.wait(3)) == 3
+    assert limits.open == 0
+    assert {record.reason for record in lb.records.all()} <= {"connect_failed", "concurrent"}
+    for client in clients:
+        assert client.receive_to_end()[1] is End.CLOSE_NOTIFY
+
+
+ENDS = ("polite", "fin", "reset")
+
+
+@pytest.mark.parametrize("upstream_end", ["fin", "reset"])
+@pytest.mark.parametrize("client_end", ENDS)
+def test_both_sides_end_at_the_same_moment(balance, keep, pki, client_end, upstream_end):
+    barrier = threading.Barrier(2)
+
+    def end_together(session: Session) -> None:
+        session.sock.recv(1)
+        barrier.wait(10)
+        if upstream_end == "reset":
+            reset(session.sock)
+        else:
+            session.sock.shutdown(socket.SHUT_WR)
+            session.collect()
+
+    lb = balance(keep(Upstream(end_together)))
+    for _ in range(20):
+        with forwarding(lb, pki) as client:
+            client.send(b"x")
+            barrier.wait(10)
+            with contextlib.suppress(OSError):  # the other end may have come first
+                if client_end == "polite":
+                    client.send_close_notify()
+                elif client_end == "fin":
+                    client.send_fin()
+                else:
+                    client.reset()
+        lb.wait_quiet()
+    reasons = {record.reason for record in lb.records.wait(20)}
+    assert len(lb.records.all()) == 20
+    assert reasons <= {
+        "client_closed", "upstream_closed", "client_reset", "upstream_reset", "client_truncated",
+    }  # fmt: skip
+
+
+# ---- stop ----------------------------------------------------------------------------------------
+
+
+def test_stop_resets_who_is_open(balance, keep, pki):
+    upstream = keep(Upstream(hold))
+    lb = balance(upstream)
+    with forwarding(lb, pki) as client:
+        assert lb.engine.stop() is False
+        assert client.receive_to_end()[1] is not End.CLOSE_NOTIFY
+    assert (lb.record().event, lb.record().reason) == ("conn.close", "drained")
+    assert lb.held() == {}
+    upstream.session().released.set()
+    assert upstream.session().wait_end() is End.RESET
+
+
+def test_stop_of_an_idle_engine_is_at_once(balance, upstream):
+    lb = balance(upstream)
+    watch = Stopwatch()
+    assert lb.engine.stop(drain=30.0) is True
+    assert watch.seconds < 5
+    assert lb.engine.stop() is True
+    assert (lb.engine.state, lb.engine.running) == ("stopped", False)
+    wait_until(lambda: not core_threads(), "no threads are left")
+    with pytest.raises(RuntimeError, match="stopped"):
+        lb.engine.start()
+    with pytest.raises(ConnectionRefusedError):
+        plain(lb.port)
+
+
+def test_a_drain_lets_open_connections_finish(balance, upstream, pki):
+    lb = balance(upstream)
+    client = connect(pki, lb.port)
+    client.echo(b"before")
+    answers = []
+    stopping = threading.Thread(target=lambda: answers.append(lb.engine.stop(drain=20.0)))
+    stopping.start()
+    wait_until(lambda: lb.engine.state == "stopping", "it drains")
+    wait_until(lambda: refuses(lb.port), "the port is closed")
+    client.echo(b"still served")
+    assert stopping.is_alive()
+    client.close()
+    stopping.join(10)
+    assert answers == [True]
+    assert lb.record().reason == "client_closed"
+
+
+def refuses(port: int) -> bool:
+    try:
+        plain(port).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_drain_has_an_end(balance, upstream, pki):
+    lb = balance(upstream)
+    with forwarding(lb, pki) as client:
+        watch = Stopwatch()
+        assert lb.engine.stop(drain=0.4) is False
+        assert 0.3 < watch.seconds < 5
+        assert client.receive_to_end()[1] is not End.CLOSE_NOTIFY
+    assert lb.record().reason == "drained"
+
+
+def test_a_drain_can_be_cut_short(balance, upstream, pki):
+    lb = balance(upstream)
+    with forwarding(lb, pki) as client:
+        answers = []
+        stopping = threading.Thread(target=lambda: answers.append(lb.engine.stop(drain=30.0)))
+        stopping.start()
+        wait_until(lambda: lb.engine.state == "stopping", "it drains")
+        watch = Stopwatch()
+        lb.engine.abort_drain()
+        stopping.join(10)
+        assert watch.seconds < 5
+        assert answers == [False]
+        client.receive_to_end()
+
+
+def test_who_waits_in_the_kernels_queue_is_served_before_the_port_closes(balance, upstream, keep):
+    """The kernel has promised a connection to whoever is in its queue."""
+    lb = balance(upstream, plaintext=True)
+    clients = [keep(plain(lb.port)) for _ in range(100)]
+    lb.listener.close()
+    for client in clients:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+
+
+def test_stop_under_load_leaves_nothing(balance, keep, pki):
+    upstream = keep(Upstream())
+    lb = balance(upstream)
+    going = threading.Event()
+    going.set()
+
+    def visit() -> None:
+        while going.is_set():
+            try:
+                with connect(pki, lb.port) as client:
+                    client.echo(b"x" * 1000)
+            except (OSError, AssertionError):
+                continue
+
+    visitors = [threading.Thread(target=visit, daemon=True) for _ in range(8)]
+    for visitor in visitors:
+        visitor.start()
+    lb.records.wait(50)
+    lb.engine.stop(drain=0.1)
+    going.clear()
+    for visitor in visitors:
+        visitor.join(20)
+    assert lb.held() == {}
+    assert sum(record.event == "conn.close" for record in lb.records.all()) <= upstream.accepted
+
+
+# ---- what is going on ----------------------------------------------------------------------------
+
+
+def test_the_table_of_open_connections(balance, keep, pki):
+    upstream = keep(Upstream(sink))
+    lb = balance(upstream)
+    with forwarding(lb, pki) as client:
+        client.send(b"12345")
+        wait_until(lambda: lb.engine.connections()[0]["bytes_in"] == 5, "the bytes are counted")
+        [row] = lb.engine.connections()
+        assert row["source"] == client.source
+        assert (row["app"], row["stage"], row["client"]) == ("web", "forward", "alice")
+        assert (row["serial"], row["upstream"]) == (pki.alice.serial, upstream.address)
+        host, port = upstream.session().sock.getpeername()
+        assert row["upstream_local"] == f"{host}:{port}"
+        assert row["age_s"] >= 0
+    assert lb.record().id == row["id"]
+
+
+def test_a_plain_client_that_stays_after_a_clean_end(balance, keep):
+    lb = balance(keep(Refuser()), plaintext=True)
+    with plain(lb.port) as client:
+        assert read_to_end(client) == (b"", End.FIN)
+        lb.wait_quiet()
