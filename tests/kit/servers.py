@@ -11,6 +11,7 @@ import pytest
 #: Program -> how to get it.
 PACKAGES = {
     "curl": "apt-get install curl",
+    "mariadb": "apt-get install mariadb-client",
     "mariadbd": "apt-get install mariadb-server",
     "mariadb-install-db": "apt-get install mariadb-server",
     "nginx": "apt-get install nginx-light",

@@ -1,0 +1,96 @@
+"""Random and mutated first bytes: each connection ends with a reason, and nothing leaks."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import pytest
+
+from kit.clients import TlsClient, client_context, connect, plain
+from kit.memory import anonymous_bytes
+
+ROUNDS = 400
+REASONS = {
+    "not_tls", "handshake_failed", "handshake_too_big", "handshake_timeout", "tls_version", "client_gone",
+    "no_certificate", "unknown_ca", "bad_certificate",
+}  # fmt: skip
+
+
+def hello(lb) -> bytes:
+    with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
+        return client.first_flight()
+
+
+def mutations(seed: int, good: bytes) -> bytes:
+    """One way to be wrong."""
+    chance = random.Random(seed)
+    kind = chance.randrange(6)
+    data = bytearray(good)
+    if kind == 0:
+        return chance.randbytes(chance.randrange(1, 2000))
+    if kind == 1:
+        return b"\x16\x03" + chance.randbytes(chance.randrange(1, 3000))
+    if kind == 2:
+        return bytes(data[: chance.randrange(1, len(data))])
+    if kind == 3:
+        for _ in range(chance.randrange(1, 8)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+    elif kind == 4:
+        at = chance.randrange(len(data))
+        data[at:at] = chance.randbytes(chance.randrange(1, 64))
+    else:
+        data += chance.randbytes(chance.randrange(1, 20_000))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_first_bytes(balance, upstream, pki, seed):
+    lb = balance(upstream, engine={"handshake_timeout": 0.5})
+    good = hello(lb)
+    for number in range(ROUNDS):
+        with plain(lb.port) as client, contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            client.sendall(mutations(seed * ROUNDS + number, good))
+    records = lb.records.wait(ROUNDS, timeout=20)
+    assert {record.reason for record in records} <= REASONS
+    assert {record.stage for record in records} == {"handshake"}
+    lb.wait_quiet()
+    assert upstream.accepted == 0
+    with connect(pki, lb.port) as client:
+        client.echo(b"still serving")
+
+
+def test_bytes_after_every_flight(balance, upstream, pki):
+    """Garbage in place of the client's second flight, and after the handshake."""
+    lb = balance(upstream, engine={"handshake_timeout": 0.5})
+    chance = random.Random(4)
+    for number in range(100):
+        with TlsClient(lb.port, client_context(pki, pki.alice)) as client:
+            with contextlib.suppress(OSError):
+                if number % 2:
+                    client.handshake()
+                else:
+                    client.sock.sendall(client.first_flight())
+                    client.sock.recv(10_000)
+                client.sock.sendall(b"\x17\x03\x03\x00\x50" + chance.randbytes(80))
+                client.sock.sendall(chance.randbytes(chance.randrange(1, 3000)))
+                client.receive_to_end()
+            client.reset()
+    assert len(lb.records.wait(100)) == 100
+    lb.wait_quiet()
+
+
+def test_refusals_do_not_cost_memory(balance, upstream, pki):
+    lb = balance(upstream, engine={"handshake_timeout": 0.5})
+    good = hello(lb)
+
+    def many() -> int:
+        for number in range(300):
+            with plain(lb.port) as client, contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                client.sendall(mutations(number, good))
+        lb.wait_quiet()
+        return anonymous_bytes()
+
+    many()
+    first = many()
+    assert many() - first < 2 << 20

@@ -1,0 +1,99 @@
+"""Whole processes with an engine inside: they end when they should, and nothing hangs."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit.clients import plain
+from kit.sockets import End, read_to_end
+from kit.upstreams import Upstream
+from kit.waiting import PATIENCE, wait_until
+
+PROGRAM = Path(__file__).parent / "programs" / "serve.py"
+
+
+class Program:
+    """serve.py at work."""
+
+    def __init__(self, how: str, upstream: Upstream, *more: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), how, str(upstream.port), *more],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
+    def ends(self) -> tuple[int, str, str]:
+        """Exit status, output and errors, with its input closed."""
+        output, errors = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, output, errors
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def run(keep, upstream) -> Iterator:
+    return lambda how, *more: keep(Program(how, upstream, *more))
+
+
+def refuses(port: int) -> bool:
+    try:
+        plain(port).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_term_lets_open_connections_finish(run):
+    program = run("term", "30")
+    with plain(program.port) as client:
+        client.sendall(b"before")
+        assert client.recv(100) == b"before"
+        program.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(program.port), "the port is closed")
+        client.sendall(b"during the drain")
+        assert client.recv(100) == b"during the drain"
+        assert program.process.poll() is None
+    assert program.ends() == (0, "True\n", "")
+
+
+def test_term_ends_who_stays_too_long(run):
+    program = run("term", "0.2")
+    with plain(program.port) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        program.process.send_signal(signal.SIGTERM)
+        assert read_to_end(client) == (b"", End.RESET)
+    assert program.ends() == (0, "False\n", "")
+
+
+def test_leaving_without_a_stop_does_not_hang(run):
+    program = run("exit")
+    with plain(program.port) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        assert program.ends() == (0, "", "")
+        assert read_to_end(client)[0] == b""
+
+
+def test_failing_without_a_stop_does_not_hang(run):
+    program = run("raise")
+    with plain(program.port) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        assert program.ends() == (1, "", "something else failed\n")
+
+
+def test_a_killed_process_leaves_the_port_free(run):
+    program = run("exit")
+    program.process.kill()
+    program.process.wait()
+    assert refuses(program.port)
