@@ -178,7 +178,9 @@ def serve(config: Config | Loaded, *, started: Started | None = None) -> ExitCod
 
     Raises:
         ConfigInvalid, LbctlError: it did not start.
+        ValueError: this is not the main thread.
     """
+    _occupy_standard_descriptors()
     with Signals(*_STOPPING, signal.SIGHUP) as signals:
         service = Service(config)
         service.start(started)
@@ -189,6 +191,15 @@ def serve(config: Config | Loaded, *, started: Started | None = None) -> ExitCod
             return _drain(service, signals)
         finally:
             service.close()
+
+
+def _occupy_standard_descriptors() -> None:
+    """Started with stderr closed, the next socket would get its number, and the log lines with it."""
+    for fd in (0, 1, STDERR):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
 
 
 def _run(service: Service, signals: Signals) -> None:

@@ -210,6 +210,7 @@ def _setting(error: ValueError) -> str:
     argument, _, rest = str(error).partition(": ")
     keys = {
         "authorize_timeout": "authorize_timeout",
+        "clients": "clients",
         "handshake_timeout": "tls.handshake_timeout",
         "tls_engine": "tls.engine",
     }

@@ -153,7 +153,19 @@ def test_a_named_file_that_is_missing_is_fatal(tmp_path: Path) -> None:
         assert daemon.text() == "lbctl: error: absent.yaml: no such file (named by --config)\n"
 
 
-@pytest.mark.skipif(Path("/etc/lbctl/lb.yaml").exists(), reason="this machine has a configuration")
+NO_CONFIGURATION = pytest.mark.skipif(
+    Path("/etc/lbctl/lb.yaml").exists(), reason="this machine has a configuration, /etc/lbctl/lb.yaml"
+)
+
+
+@NO_CONFIGURATION
+def test_overrides_of_nothing_do_not_start_the_demo(tmp_path: Path) -> None:
+    with Daemon(tmp_path, environ={"LBCTL_SET__node__name": "x"}) as daemon:
+        assert daemon.wait() == 78
+        assert "no configuration that LBCTL_SET__node__name could override" in daemon.text()
+
+
+@NO_CONFIGURATION
 def test_a_service_without_configuration_never_runs_the_demo(tmp_path: Path) -> None:
     with Daemon(tmp_path, environ={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as daemon:
         assert daemon.wait() == 78
@@ -383,8 +395,10 @@ def test_records_go_to_the_access_file(tmp_path: Path, pki: Pki, config: dict[st
 def test_a_stderr_nobody_reads_does_not_hold_up_the_stop(
     tmp_path: Path, pki: Pki, config: dict[str, Any]
 ) -> None:
-    config["apps"]["web"]["listen"] = f"127.0.0.1:{free_port()}"
-    port = int(config["apps"]["web"]["listen"].rpartition(":")[2])
+    port = free_port()
+    config["apps"]["web"]["listen"] = f"127.0.0.1:{port}"
+    config["logging"] = {"access": {"file": "access.jsonl"}}
+    access = tmp_path / "access.jsonl"
     reader, writer = os.pipe()
     try:
         os.set_blocking(writer, False)
@@ -394,6 +408,7 @@ def test_a_stderr_nobody_reads_does_not_hold_up_the_stop(
             wait_until(lambda: accepts(port), "the port opens")
             with connect(pki, port) as client:
                 client.echo(b"x")
+            wait_until(lambda: "conn.close" in access.read_text(), "the record, which goes elsewhere")
             stop(daemon)
     finally:
         os.close(reader)
@@ -511,6 +526,52 @@ def test_a_service_runs_without_signals(pki: Pki, config: dict[str, Any]) -> Non
             (connection,) = service.engine.connections()
             assert connection["client"] == "alice"
     assert not accepts(port)
+
+
+def test_certificates_are_looked_at_again(
+    pki: Pki, config: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    from lbctl.config import build
+    from lbctl.daemon import Service
+
+    config["tls"]["expiry_warning"] = ["60d"]
+    with Service(build(config)) as service:
+        service.check_again()
+    events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    about_server = [entry for entry in events if entry.get("path") == "tls.cert"]
+    assert len(about_server) == 2, "at start, and when asked again"
+
+
+def test_the_signals_belong_to_the_main_thread(config: dict[str, Any]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from lbctl import daemon
+    from lbctl.config import build
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="main thread"):
+        pool.submit(daemon.serve, build(config)).result()
+
+
+def test_a_closed_stderr_is_not_mistaken_for_a_socket(
+    tmp_path: Path, pki: Pki, config: dict[str, Any]
+) -> None:
+    port = free_port()
+    config["apps"]["web"]["listen"] = f"127.0.0.1:{port}"
+    program = textwrap.dedent(
+        """
+        import json, os, sys
+        from lbctl import config, daemon
+        loaded = config.build(json.loads(sys.argv[1]))
+        os.close(2)
+        sys.exit(daemon.serve(loaded))
+        """
+    )
+    with Daemon(tmp_path, command=("-c", program, json.dumps(config))) as daemon:
+        wait_until(lambda: accepts(port), "the port opens")
+        with connect(pki, port) as client:
+            client.echo(b"x" * 1000)
+        assert Path(f"/proc/{daemon.process.pid}/fd/2").readlink() == Path("/dev/null")
+        stop(daemon)
 
 
 def test_a_service_that_cannot_start_leaves_nothing(pki: Pki, config: dict[str, Any]) -> None:

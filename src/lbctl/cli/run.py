@@ -9,6 +9,8 @@ import click
 
 from lbctl import config, daemon, systemd
 from lbctl.config import Loaded, render
+from lbctl.config.overrides import ENVIRONMENT_PREFIX
+from lbctl.config.values import shorten
 from lbctl.errors import ConfigInvalid, ConfigMissing
 
 
@@ -49,8 +51,11 @@ def _run_demo(wanted: bool, dry_run: bool, sets: tuple[str, ...]) -> int:
         raise ConfigMissing(
             "no configuration: a service needs --config FILE, $LBCTL_CONFIG or /etc/lbctl/lb.yaml"
         )
-    if sets:
-        raise ConfigMissing("no configuration for --set to override; name one with --config")
+    overrides = [*sets, *(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))]
+    if overrides:
+        raise ConfigMissing(
+            f"no configuration that {shorten(overrides[0])} could override; name one with --config"
+        )
     from lbctl import demo
 
     if dry_run:
