@@ -92,7 +92,7 @@ class Authority:
         """A leaf with its key on disk; the chain up to, and without, the root is in the same file.
 
         Args:
-            name: the common name, and the files' name.
+            name: the common name, and with the serial number the files' name.
             serial: default: a random one.
             usages: extended key usages; none: no such extension.
             starts, ends: validity, from now.
@@ -216,7 +216,9 @@ def _key_pem(key: PrivateKey) -> bytes:
 def _write(
     folder: Path, name: str, certificate: x509.Certificate, key: PrivateKey, intermediates: bytes
 ) -> Identity:
-    cert_path, key_path = folder / f"{name}.pem", folder / f"{name}.key"
+    # Two certificates may have one name, never one serial number.
+    stem = f"{name}-{certificate.serial_number:x}"
+    cert_path, key_path = folder / f"{stem}.pem", folder / f"{stem}.key"
     cert_path.write_bytes(_pem(certificate) + intermediates)
     key_path.write_bytes(_key_pem(key))
     der = certificate.public_bytes(serialization.Encoding.DER)
