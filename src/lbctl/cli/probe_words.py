@@ -10,6 +10,7 @@ from lbctl.config.values import shorten
 
 _ALERTS = {
     "certificate required": "it wants a client certificate; give --cert and --key",
+    "decrypt error": "a signature is wrong: this certificate is of another CA of that name",
     "unknown ca": "it does not trust the CA that issued this certificate",
     "bad certificate": "it does not know this certificate, or the client is disabled",
     "unsupported certificate": "this certificate is not meant for clients",

@@ -11,11 +11,13 @@ import contextlib
 import re
 import socket
 import ssl
+import struct
 import time
 from dataclasses import dataclass
 from enum import Enum
 
 _READ = 65536
+_GOODBYE = 0.5  # seconds for the server to end its side
 _TLS_RECORDS = frozenset({20, 21, 22, 23})  # content types (RFC 8446, 5.1)
 _ALERT = re.compile(r"alert[ _]([a-z_ ]+?)(?: \(|$|\])", re.IGNORECASE)
 
@@ -236,10 +238,21 @@ class _Client:
             self._flush(time.monotonic() + 0.1, Outcome.CUT)
 
     def _say_goodbye(self) -> None:
-        """Our close_notify; the server's is not waited for."""
+        """End the connection; when the server does not end it too, reset it, so that nothing stays behind.
+
+        An application may take our end for half of one and hold its own side, and a place, for long.
+        """
         with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
         self._flush_quietly()
+        deadline = time.monotonic() + _GOODBYE
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+            while (left := deadline - time.monotonic()) > 0:
+                self._sock.settimeout(left)
+                if not self._sock.recv(_READ):
+                    return
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _bare_flight(cipher: str) -> int:
