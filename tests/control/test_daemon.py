@@ -294,7 +294,7 @@ def test_a_stop_lets_open_connections_finish(tmp_path: Path, pki: Pki, config: d
             daemon.wait_event("drain", open=1)
             client.echo(b"after")
         assert daemon.wait() == 0
-        assert daemon.wait_event("conn.close")["reason"] == "client_closed"
+        assert daemon.wait_event("conn.close", client="alice")["reason"] == "client_closed"
         assert daemon.wait_event("stopped")["message"] == "all connections finished"
 
 
@@ -309,7 +309,7 @@ def test_the_second_signal_ends_at_once(
         daemon.wait_event("stop", signal=number.name)
         daemon.signal(number)
         assert daemon.wait() == 0
-        assert daemon.wait_event("conn.close")["reason"] == "drained"
+        assert daemon.wait_event("conn.close", client="alice")["reason"] == "drained"
         assert client.receive_to_end()[1] in (End.RESET, End.FIN), "not a clean end"
 
 

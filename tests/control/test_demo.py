@@ -73,7 +73,8 @@ def test_the_banners_commands_do_what_it_says(folder: Path) -> None:
         greeting = rf"hello alice \(serial {alice}\) from upstream 127\.0\.0\.1:\d+\n"
         assert re.fullmatch(greeting, done.stdout), done.stderr
 
-        assert curl(folder, *commands(banner)["mallory"]).returncode == 56  # reset: refused for good
+        refused = curl(folder, *commands(banner)["mallory"])
+        assert refused.returncode in (55, 56), refused  # reset while it sends or receives: refused for good
         denied = daemon.wait_event("conn.deny", client="mallory")
         assert denied["reason"] == "app_not_allowed"
         assert denied["serial"] == serials["mallory"]
