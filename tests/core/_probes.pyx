@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free, malloc
 
 from lbcore.codes import REASONS
 
+from lbcore.codes cimport ENDING_CLEAN, ENDING_CLOSE, ENDING_RESET, reason_ending, reason_t
 from lbcore.parts.balance cimport (
     balance_dialled,
     balance_failed,
@@ -101,6 +102,14 @@ cdef void *zeroed_lines(size_t size) except NULL:
         raise MemoryError
     memset(memory, 0, rounded)
     return memory
+
+
+# ---- codes ---------------------------------------------------------------------------------------
+
+def ending_of(str reason not None):
+    """How the client's side ends for this reason: "close", "clean" or "reset"."""
+    return {ENDING_CLOSE: "close", ENDING_CLEAN: "clean", ENDING_RESET: "reset"}[
+        reason_ending(<reason_t><int>REASONS.index(reason))]
 
 
 # ---- slab ----------------------------------------------------------------------------------------
