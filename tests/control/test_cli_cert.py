@@ -10,7 +10,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
-from kit.commands import contents, lbctl_command, mode, openssl
+from kit.commands import contents, lbctl_inside, mode, openssl
 
 from lbctl import config
 from lbctl.certificates import pem
@@ -22,12 +22,12 @@ HOSTILE = 'x\n14:02:11 admitted\x1b[31m<img onerror=1>"}\u202e%n%s{0}'
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with a CA in ./certs."""
-    assert lbctl_command("cert", "init", cwd=tmp_path).code == 0
+    assert lbctl_inside("cert", "init", cwd=tmp_path).code == 0
     return tmp_path
 
 
 def test_init(tmp_path: Path) -> None:
-    ran = lbctl_command("cert", "init", "pki", "--name", "payments CA", "--days", "90", cwd=tmp_path)
+    ran = lbctl_inside("cert", "init", "pki", "--name", "payments CA", "--days", "90", cwd=tmp_path)
     assert ran.code == 0
     assert "lbctl cert issue NAME --dir pki" in ran.out
     assert contents(tmp_path / "pki").keys() == {"ca.pem", "ca.key"}
@@ -36,26 +36,26 @@ def test_init(tmp_path: Path) -> None:
     text = openssl("x509", "-noout", "-subject", "-checkend", str(89 * 86400), "-in", ca)
     assert "CN = payments CA" in text
     before = contents(tmp_path / "pki")
-    again = lbctl_command("cert", "init", "pki", cwd=tmp_path)
+    again = lbctl_inside("cert", "init", "pki", cwd=tmp_path)
     assert again.code == 1
     assert again.err == "lbctl: error: pki/ca.pem exists already; it was not touched\n"
     assert contents(tmp_path / "pki") == before
 
 
 def test_init_for_programs(tmp_path: Path) -> None:
-    said = lbctl_command("cert", "init", "--json", cwd=tmp_path).json()
+    said = lbctl_inside("cert", "init", "--json", cwd=tmp_path).json()
     assert said["cert"] == "certs/ca.pem"
     assert said["key"] == "certs/ca.key"
     assert said["subject"] == "CN=lb CA"
 
 
 def test_issue_prints_a_stanza_that_lets_the_client_in(folder: Path) -> None:
-    ran = lbctl_command("cert", "issue", "billing-api", "--days", "30", cwd=folder)
+    ran = lbctl_inside("cert", "issue", "billing-api", "--days", "30", cwd=folder)
     assert ran.code == 0
     openssl("verify", "-purpose", "sslclient", "-CAfile", folder / "certs/ca.pem",
             folder / "certs/billing-api.pem")  # fmt: skip
     assert mode(folder / "certs" / "billing-api.key") == 0o600
-    assert lbctl_command("cert", "issue", "web", "--server", "--san", "db.lan", cwd=folder).code == 0
+    assert lbctl_inside("cert", "issue", "web", "--server", "--san", "db.lan", cwd=folder).code == 0
     stanza = ran.out.partition("for lb.yaml:\n\n")[2]
     (folder / "lb.yaml").write_text(
         "version: 1\ntls: {cert: certs/web.pem, key: certs/web.key, client_ca: certs/ca.pem}\n"
@@ -65,12 +65,12 @@ def test_issue_prints_a_stanza_that_lets_the_client_in(folder: Path) -> None:
     loaded = config.read(folder / "lb.yaml", {})
     serial = openssl("x509", "-noout", "-serial", "-in", folder / "certs/billing-api.pem").partition("=")[2]
     assert loaded.config.clients["billing-api"].serials == (int(serial, 16),)
-    assert lbctl_command("check", cwd=folder).code == 0
+    assert lbctl_inside("check", cwd=folder).code == 0
 
 
 def test_issue_for_a_server_prints_what_it_presents(folder: Path) -> None:
     hosts = ("--san", "db.lan", "--san", "10.0.0.1")
-    ran = lbctl_command("cert", "issue", "web", "--server", *hosts, cwd=folder)
+    ran = lbctl_inside("cert", "issue", "web", "--server", *hosts, cwd=folder)
     assert ran.code == 0
     assert "names  db.lan, 10.0.0.1\n" in ran.out
     stanza = yaml.safe_load(ran.out.partition("for lb.yaml:\n\n")[2])
@@ -82,7 +82,7 @@ def test_issue_for_a_server_prints_what_it_presents(folder: Path) -> None:
 
 
 def test_issue_for_programs(folder: Path) -> None:
-    said = lbctl_command("cert", "issue", "alice", "--json", cwd=folder).json()
+    said = lbctl_inside("cert", "issue", "alice", "--json", cwd=folder).json()
     assert (said["cert"], said["key"]) == ("certs/alice.pem", "certs/alice.key")
     assert said["key_type"] == "ECDSA P-256"
     assert yaml.safe_load(said["config"])["clients"]["alice"]["serials"][0].replace(":", "") == said["serial"]
@@ -102,7 +102,7 @@ def test_issue_for_programs(folder: Path) -> None:
 )
 def test_issue_says_what_is_wrong(folder: Path, arguments: list[str], code: int, text: str) -> None:
     before = contents(folder / "certs")
-    ran = lbctl_command("cert", *arguments, cwd=folder)
+    ran = lbctl_inside("cert", *arguments, cwd=folder)
     assert ran.code == code
     assert text in ran.err
     assert ran.out == ""
@@ -110,25 +110,25 @@ def test_issue_says_what_is_wrong(folder: Path, arguments: list[str], code: int,
 
 
 def test_issue_never_overwrites(folder: Path) -> None:
-    assert lbctl_command("cert", "issue", "alice", cwd=folder).code == 0
+    assert lbctl_inside("cert", "issue", "alice", cwd=folder).code == 0
     before = contents(folder / "certs")
-    ran = lbctl_command("cert", "issue", "alice", cwd=folder)
+    ran = lbctl_inside("cert", "issue", "alice", cwd=folder)
     assert ran.code == 1
     assert "certs/alice.pem exists already; it was not touched" in ran.err
     assert contents(folder / "certs") == before
 
 
 def test_list(folder: Path) -> None:
-    lbctl_command("cert", "issue", "alice", "--days", "9", cwd=folder)
+    lbctl_inside("cert", "issue", "alice", "--days", "9", cwd=folder)
     (folder / "certs" / "alice.key").unlink()
-    ran = lbctl_command("cert", "list", cwd=folder)
+    ran = lbctl_inside("cert", "list", cwd=folder)
     assert ran.code == 0
     head, ca, alice = ran.out.splitlines()
     assert head.split() == ["NAME", "FOR", "SERIAL", "ENDS", "REMARKS"]
     assert ca.split()[:2] == ["ca", "CA"]
     assert alice.split()[:2] == ["alice", "client"]
     assert alice.endswith("no key here")
-    said = lbctl_command("cert", "list", "certs", "--json", cwd=folder).json()
+    said = lbctl_inside("cert", "list", "certs", "--json", cwd=folder).json()
     assert [(one["name"], one["issued_here"], one["has_key"]) for one in said] == [
         ("ca", True, True),
         ("alice", True, False),
@@ -136,16 +136,16 @@ def test_list(folder: Path) -> None:
 
 
 def test_list_of_nothing(tmp_path: Path) -> None:
-    ran = lbctl_command("cert", "list", ".", cwd=tmp_path)
+    ran = lbctl_inside("cert", "list", ".", cwd=tmp_path)
     assert (ran.code, ran.out) == (0, "")
     assert "no certificates in ." in ran.err
-    assert lbctl_command("cert", "list", ".", "--json", cwd=tmp_path).json() == []
-    assert lbctl_command("cert", "list", "absent", cwd=tmp_path).code == 1
+    assert lbctl_inside("cert", "list", ".", "--json", cwd=tmp_path).json() == []
+    assert lbctl_inside("cert", "list", "absent", cwd=tmp_path).code == 1
 
 
 def test_show(folder: Path) -> None:
-    lbctl_command("cert", "issue", "web", "--server", cwd=folder)
-    ran = lbctl_command("cert", "show", "certs/web.pem", cwd=folder)
+    lbctl_inside("cert", "issue", "web", "--server", cwd=folder)
+    ran = lbctl_inside("cert", "show", "certs/web.pem", cwd=folder)
     assert ran.code == 0
     rows = {line[:8].strip(): line[9:] for line in ran.out.splitlines()}
     assert rows["subject"] == "CN=web"
@@ -155,7 +155,7 @@ def test_show(folder: Path) -> None:
     assert rows["state"] in ("364 days left", "365 days left")
     fingerprint = openssl("x509", "-noout", "-fingerprint", "-sha256", "-in", folder / "certs/web.pem")
     assert rows["SHA-256"] == fingerprint.strip().partition("=")[2]
-    said = lbctl_command("cert", "show", "certs/web.pem", "--json", cwd=folder).json()
+    said = lbctl_inside("cert", "show", "certs/web.pem", "--json", cwd=folder).json()
     assert said["names"] == ["localhost", "127.0.0.1", "::1"]
     assert said["serial"] == rows["serial"]
 
@@ -177,16 +177,16 @@ def test_names_inside_a_certificate_are_escaped(tmp_path: Path) -> None:
         .sign(key, hashes.SHA256())
     )
     (tmp_path / "x.pem").write_bytes(pem.encode_certificate(certificate))
-    shown = lbctl_command("cert", "show", "x.pem", cwd=tmp_path)
+    shown = lbctl_inside("cert", "show", "x.pem", cwd=tmp_path)
     assert shown.code == 0
     assert len(shown.out.splitlines()) == 9
-    listed = lbctl_command("cert", "list", ".", cwd=tmp_path)
+    listed = lbctl_inside("cert", "list", ".", cwd=tmp_path)
     assert len(listed.out.splitlines()) == 2
     for text in (shown.out, listed.out):
         assert all(char.isprintable() or char == "\n" for char in text)
     assert "serial   80\n" in shown.out
     assert "state    expired\n" in shown.out
-    said = lbctl_command("cert", "show", "x.pem", "--json", cwd=tmp_path)
+    said = lbctl_inside("cert", "show", "x.pem", "--json", cwd=tmp_path)
     assert said.out.isascii()
     assert "\x1b" not in said.out
     assert said.json()["state"] == "expired"
@@ -197,7 +197,7 @@ def test_names_inside_a_certificate_are_escaped(tmp_path: Path) -> None:
 )
 def test_show_of_something_else(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pem").write_bytes(content)
-    ran = lbctl_command("cert", "show", "x.pem", cwd=tmp_path)
+    ran = lbctl_inside("cert", "show", "x.pem", cwd=tmp_path)
     assert ran.code == 1
     assert ran.err == "lbctl: error: x.pem holds no certificate in PEM\n"
 

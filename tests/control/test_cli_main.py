@@ -68,6 +68,21 @@ def test_a_command_line_that_makes_no_sense(line: str, tmp_path: Path) -> None:
     assert ran.out == ""
 
 
+def test_a_whole_life(tmp_path: Path) -> None:
+    """Every exit code and both streams through real processes."""
+    assert lbctl_command("init", cwd=tmp_path).code == 0
+    checked = lbctl_command("check", cwd=tmp_path)
+    assert (checked.code, checked.out, checked.err) == (0, "lb.yaml: ok (1 app, 1 client)\n", "")
+    issued = lbctl_command("cert", "issue", "bob", cwd=tmp_path)
+    assert (issued.code, issued.err) == (0, "")
+    (tmp_path / "lb.yaml").write_text("apps: {}\n")
+    checked = lbctl_command("check", cwd=tmp_path)
+    assert (checked.code, checked.out) == (1, "")
+    assert checked.err.startswith("lb.yaml:1:1: error: version: missing")
+    assert lbctl_command("run", cwd=tmp_path).code == 78
+    assert lbctl_command("run", "-c", "absent.yaml", cwd=tmp_path).code == 78
+
+
 def test_a_failure_is_one_sentence(tmp_path: Path) -> None:
     ran = lbctl_command("cert", "show", "absent.pem", cwd=tmp_path)
     assert ran.code == 1

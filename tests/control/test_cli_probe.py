@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from kit.commands import lbctl_command, openssl
+from kit.commands import lbctl_inside, openssl
 from kit.pki import Authority
 from kit.servers import free_port, require_server
 from kit.sockets import reset
@@ -187,7 +187,7 @@ def test_the_server_is_judged_too(
 def test_json_says_the_same(pki: Pki, keep: Keep, balance: Callable[..., Any]) -> None:
     balancer = balance(keep(Upstream(echo)))
     alice = ("--cert", pki.alice.cert, "--key", pki.alice.key, "--ca", pki.ca.cert, "--json")
-    ran = lbctl_command("probe", f"127.0.0.1:{balancer.port}", *alice, "--wait", "0.3")
+    ran = lbctl_inside("probe", f"127.0.0.1:{balancer.port}", *alice, "--wait", "0.3")
     assert ran.code == 0
     said = ran.json()
     assert said["outcome"] == "admitted"
@@ -196,7 +196,7 @@ def test_json_says_the_same(pki: Pki, keep: Keep, balance: Callable[..., Any]) -
     assert said["certificate_asked"] is True
     balancer.policy.clients.clear()
     balancer.engine.set_policy([])
-    ran = lbctl_command("probe", f"127.0.0.1:{balancer.port}", *alice, "--wait", "10")
+    ran = lbctl_inside("probe", f"127.0.0.1:{balancer.port}", *alice, "--wait", "10")
     assert ran.code == 75
     assert ran.json()["outcome"] == "refused"
     assert ran.json()["exit_code"] == 75
@@ -244,7 +244,7 @@ def test_a_server_that_asks_for_no_certificate(
     for ask, outcome in (("-verify_quiet", "certificate_not_asked"), ("-verify", "admitted")):
         with openssl_server(pki, suite, asks=ask == "-verify") as port:
             who = ("--cert", pki.alice.cert, "--key", pki.alice.key) if with_certificate else ()
-            ran = lbctl_command(
+            ran = lbctl_inside(
                 "probe", f"localhost:{port}", "--ca", pki.ca.cert, *who, "--json", "--wait", "0.3"
             )
             assert ran.json()["outcome"] == outcome
@@ -334,7 +334,7 @@ def test_nothing_listens(keep: Keep, probe: Callable[..., Said]) -> None:
 
 def test_nobody_answers(keep: Keep, probe: Callable[..., Said]) -> None:
     port = keep(Blackhole()).port
-    ran = lbctl_command("probe", f"127.0.0.1:{port}", "--timeout", "0.3")
+    ran = lbctl_inside("probe", f"127.0.0.1:{port}", "--timeout", "0.3")
     assert ran.code == 1
     assert ran.out == f"cannot reach 127.0.0.1:{port}: no answer within 0.3 s\n"
 
@@ -367,7 +367,7 @@ def test_dripping_does_not_stretch_the_deadline(keep: Keep, probe: Callable[...,
 
 def test_ipv6(pki: Pki, keep: Keep) -> None:
     server = keep(Upstream(tls(server_context(pki), read_on), host="::1"))
-    ran = lbctl_command(
+    ran = lbctl_inside(
         "probe", server.address, "--ca", pki.ca.cert, "--cert", pki.alice.cert, "--key", pki.alice.key,
         "--wait", "0.3", "--json",
     )  # fmt: skip
@@ -376,7 +376,7 @@ def test_ipv6(pki: Pki, keep: Keep) -> None:
 
 
 def test_a_host_that_does_not_exist() -> None:
-    ran = lbctl_command("probe", "no-such-host.invalid:443")
+    ran = lbctl_inside("probe", "no-such-host.invalid:443")
     assert ran.code == 1
     assert ran.out.startswith("cannot reach no-such-host.invalid:443: ")
 
@@ -389,20 +389,20 @@ def test_a_host_that_does_not_exist() -> None:
     ["localhost", "localhost:", ":443", "localhost:0", "localhost:65536", "::1:443", "h:4x", "h:٣", "[]:1"],
 )
 def test_addresses_that_are_none(address: str) -> None:
-    ran = lbctl_command("probe", address)
+    ran = lbctl_inside("probe", address)
     assert ran.code == 64
     assert "expected HOST:PORT such as localhost:8443 or [::1]:8443" in ran.err
 
 
 def test_a_key_without_a_certificate() -> None:
-    ran = lbctl_command("probe", "localhost:1", "--key", "x.key")
+    ran = lbctl_inside("probe", "localhost:1", "--key", "x.key")
     assert ran.code == 64
     assert "add --cert" in ran.err
 
 
 def test_files_that_cannot_be_used(pki: Pki, tmp_path: Path) -> None:
     def fails(*options: str | Path) -> str:
-        ran = lbctl_command("probe", "localhost:1", *options, cwd=tmp_path)
+        ran = lbctl_inside("probe", "localhost:1", *options, cwd=tmp_path)
         assert ran.code == 1
         return ran.err.removeprefix("lbctl: error: ").strip()
 
@@ -417,6 +417,6 @@ def test_files_that_cannot_be_used(pki: Pki, tmp_path: Path) -> None:
 
 def test_nobody_is_asked_for_a_password(pki: Pki, tmp_path: Path) -> None:
     openssl("ec", "-in", pki.alice.key, "-aes256", "-passout", "pass:secret", "-out", tmp_path / "locked.key")
-    ran = lbctl_command("probe", "localhost:1", "--cert", pki.alice.cert, "--key", tmp_path / "locked.key")
+    ran = lbctl_inside("probe", "localhost:1", "--cert", pki.alice.cert, "--key", tmp_path / "locked.key")
     assert ran.code == 1
     assert "the private key is encrypted, and nothing here asks for passwords" in ran.err

@@ -41,7 +41,7 @@ def init(directory: Path) -> None:
 
 def _certificates(starter: Starter) -> str:
     if starter.is_demo:
-        return "the demo's certificates, kept; they last 7 days"
+        return "the demo's certificates, which last 7 days"
     if "ca" in starter.made:
         return f"new CA, certificates of {', '.join(starter.made[1:])}"
     return "your CA, kept" + (f"; new certificate: {', '.join(starter.made)}" if starter.made else "")
