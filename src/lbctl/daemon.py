@@ -24,7 +24,7 @@ from typing import Self
 
 from lbctl import __version__, systemd
 from lbctl.config import Config, Loaded, Problem, check_files
-from lbctl.engine_port import EnginePort, Opened, descriptor_limit
+from lbctl.engine_port import EnginePort, Opened, Pulse, descriptor_limit
 from lbctl.errors import ConfigInvalid, ExitCode, LbctlError
 from lbctl.logs import Descriptor, Journal, LineWriter, LogFile
 from lbctl.logs.bridge import bridged
@@ -52,13 +52,15 @@ class Service:
         engine: the bridge to the data plane.
         opened: the apps whose ports are open.
 
-    Entering starts it and opens every port; leaving stops it after `node.drain_timeout` at most.
+    Entering starts it and opens every port; leaving stops it after `node.drain_timeout` at most. In
+    between somebody calls `tick` once a second, as `serve` does.
     """
 
     def __init__(self, config: Config | Loaded) -> None:
         self._source = config
         self.config = config.config if isinstance(config, Loaded) else config
         self.opened: list[Opened] = []
+        self._pulse = Pulse()
 
     def __enter__(self) -> Self:
         self.start()
@@ -144,8 +146,18 @@ class Service:
     # ---- run
 
     def tick(self) -> None:
-        """Once a second: what the journal has to do."""
-        self.journal.tick(self.engine.dropped_records())
+        """Once a second: says what has changed, and lets the journal do what is due."""
+        now, before = self.engine.pulse(), self._pulse
+        self._pulse = now
+        for app, address in sorted(now.ejected - before.ejected):
+            self.journal.event("upstream", app=app, upstream=address, state="DOWN", message="dials failed")
+        for app, address in sorted(before.ejected - now.ejected):
+            self.journal.event("upstream", app=app, upstream=address, state="UP", message="tried again")
+        if now.accept_errors > before.accept_errors:
+            count = now.accept_errors - before.accept_errors
+            message = "connections could not be accepted; out of file descriptors or memory"
+            self.journal.event("accept.failed", count=count, message=message)
+        self.journal.tick(now.dropped_records)
 
     def check_again(self) -> None:
         """Says which certificates have become a problem; they may have since the start."""

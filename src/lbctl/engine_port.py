@@ -46,6 +46,21 @@ class Opened:
     listen: str
 
 
+@dataclass(frozen=True)
+class Pulse:
+    """What an operator should hear about when it changes.
+
+    Attributes:
+        dropped_records: records the workers could not hand over, since the start.
+        accept_errors: connections that could not be accepted, since the start.
+        ejected: upstreams left out after failed dials, as (app, address).
+    """
+
+    dropped_records: int = 0
+    accept_errors: int = 0
+    ejected: frozenset[tuple[str, str]] = frozenset()
+
+
 class EnginePort:
     """One engine that runs one configuration.
 
@@ -63,6 +78,7 @@ class EnginePort:
         self._config = config
         self._rules = Rules(config)
         self._authorize = Authorizer(self._rules)
+        self._applications: list[lbcore.Application] = []
         try:
             self._engine = lbcore.Engine(
                 workers=config.node.workers,
@@ -145,11 +161,18 @@ class EnginePort:
 
     def open_connections(self) -> int:
         """Connections open now, those not authenticated included."""
-        return int(self._engine.stats()["open"])
+        return self._engine.stats()["open"]
 
-    def dropped_records(self) -> int:
-        """Records the workers could not hand over, since the start; 0 when stopped."""
-        return int(self._engine.stats()["log_dropped"])
+    def pulse(self) -> Pulse:
+        """How it is doing now."""
+        stats = self._engine.stats()
+        ejected = frozenset(
+            (application.name, upstream.address)
+            for application in self._applications
+            for upstream in application.upstreams
+            if upstream.ejected
+        )
+        return Pulse(stats["log_dropped"], stats["accept_errors"], ejected)
 
     def connections(self) -> list[OpenConnection]:
         """The open connections, each as a dict."""
@@ -159,6 +182,7 @@ class EnginePort:
 
     def _open(self, name: str, app: App) -> lbcore.Listener:
         application = _application(name, app)
+        self._applications.append(application)
         if app.plaintext:
             limits = self._rules.limits(None, name)
             source_limits = _limit_class(limits) if limits is not None else None

@@ -9,6 +9,12 @@
 The path of a line: `records` turns a `Record` into fields, `sums` holds refusals to a rate, `lines`
 makes them text, `writer` puts that on its way without ever waiting for who reads it. Nothing a
 stranger wrote into a certificate passes `printable` unchanged.
+
+Records: `conn.close`, `conn.deny`; above `logging.max_denied_per_second` the rest of a second is one
+`conn.deny.sum` (`conn.close.sum` for clients that left before they were let in). Events: `start`,
+`limits` (descriptors), `plaintext`, `ready`, `certificate`, `config`, `upstream`, `accept.failed`,
+`reload`, `stop`, `drain`, `stopped`, `log` (a message of a library), `log.lost`, `log.failed`,
+`log.resumed`, `log.error`.
 """
 
 from lbctl.logs.journal import Journal
