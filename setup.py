@@ -6,6 +6,7 @@ LBCORE_BUILD chooses the flags, never the sources: release (default), debug, asa
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -89,21 +90,37 @@ def extensions() -> list[Extension]:
     return [extension(module, Path("src", *module.split(".")).with_suffix(".pyx")) for module in MODULES]
 
 
+def check_toolchain() -> None:
+    """Ends the build, before anything is translated, with one sentence about what is missing."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
+    if shutil.which(compiler[0]) is None:
+        sys.exit(
+            f"lbcore: no C compiler ({compiler[0]}): install build-essential (Debian), gcc (Fedora) "
+            "or build-base (Alpine)"
+        )
+    if not preprocesses(compiler, "stdlib.h"):
+        sys.exit(
+            "lbcore: the C library's headers are missing: install libc6-dev (Debian), glibc-devel (Fedora) "
+            "or musl-dev (Alpine)"
+        )
+    if not preprocesses(compiler, "Python.h"):
+        sys.exit(
+            "lbcore: the Python headers are missing: install python3-dev (Debian, Alpine) "
+            "or python3-devel (Fedora)"
+        )
+
+
+def preprocesses(compiler: list[str], header: str) -> bool:
+    """Whether a file that includes the header passes the C preprocessor."""
+    command = [*compiler, f"-I{sysconfig.get_path('include')}", "-E", "-x", "c", "-"]
+    source = f"#include <{header}>\n".encode()
+    return subprocess.run(command, input=source, capture_output=True, check=False).returncode == 0
+
+
 class Build(build_ext):
-    """Says in one sentence what is missing, and uses all processors."""
+    """Uses all processors."""
 
     def build_extensions(self) -> None:
-        compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
-        if shutil.which(compiler.split()[0]) is None:
-            sys.exit(
-                f"lbcore: no C compiler ({compiler}): install build-essential (Debian), gcc (Fedora) "
-                "or build-base (Alpine)"
-            )
-        if not Path(sysconfig.get_path("include"), "Python.h").exists():
-            sys.exit(
-                "lbcore: the Python headers are missing: install python3-dev (Debian, Alpine) "
-                "or python3-devel (Fedora)"
-            )
         self.parallel = self.parallel or len(os.sched_getaffinity(0))
         super().build_extensions()
 
@@ -124,7 +141,10 @@ def cythonized(
 
 
 # A source distribution or a metadata query needs no C.
-WANTS_CODE = any(command.startswith(("build", "bdist", "install", "develop", "editable")) for command in sys.argv)
+CODE_COMMANDS = ("build", "bdist", "install", "develop", "editable")
+WANTS_CODE = any(command.startswith(CODE_COMMANDS) for command in sys.argv)
 
 if __name__ == "__main__":  # the tests import it for its flags
+    if WANTS_CODE:
+        check_toolchain()
     setup(ext_modules=cythonized(extensions()) if WANTS_CODE else extensions(), cmdclass={"build_ext": Build})
