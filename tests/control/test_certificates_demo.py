@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from kit.commands import contents, environment, mode, openssl
+from kit.commands import contents, mode, openssl
+from kit.daemon import environment
 
 from lbctl.certificates import (
     Purpose,
@@ -181,7 +182,9 @@ def test_the_ca_key_may_be_kept_elsewhere_as_long_as_nothing_is_missing(certs: P
     refused(certs, r"ca\.key is missing")
 
 
-@pytest.mark.parametrize("ago", [timedelta(days=8), timedelta(days=6, hours=23, minutes=30)])
+@pytest.mark.parametrize(
+    "ago", [timedelta(days=8), timedelta(days=6, hours=23, minutes=30), timedelta(days=-1)], ids=str
+)
 def test_what_has_ended_or_is_about_to_is_issued_again(
     certs: Path, make_in_the_past: MakeInThePast, ago: timedelta
 ) -> None:

@@ -84,6 +84,13 @@ def test_another_folder(tmp_path: Path) -> None:
     check(tmp_path / "sub" / "dir")
 
 
+def test_commands_to_paste_are_quoted(tmp_path: Path) -> None:
+    ran = lbctl_inside("init", "a b", cwd=tmp_path)
+    assert ran.code == 0
+    assert "  lbctl run -c 'a b/lb.yaml'\n" in ran.out
+    assert " --cert 'a b/certs/alice.pem' " in ran.out
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "lb.yaml").write_text("ours")
     ran = lbctl_inside("init", cwd=tmp_path)

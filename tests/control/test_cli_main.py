@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from kit.commands import environment, lbctl_command
+from kit.commands import lbctl_command
+from kit.daemon import environment
 from kit.waiting import PATIENCE
 
 import lbcore
@@ -59,7 +60,7 @@ def test_help_lists_them_all() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["nope", "--nope", "check --nope", "probe", "cert issue", "cert init --days 0", "cert", ""]
+    "line", ["nope", "--nope", "check --nope", "probe", "cert issue", "cert init --days 0"]
 )
 def test_a_command_line_that_makes_no_sense(line: str, tmp_path: Path) -> None:
     ran = lbctl_command(*line.split(), cwd=tmp_path)
@@ -112,6 +113,27 @@ def test_nobody_reads_to_the_end() -> None:
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == ""
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lbctl", "schema"],
+            env=environment(), stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
+            text=True, timeout=40, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "lbctl: error: cannot write: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_stream_may_be_closed_from_the_start(closed: int) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m lbctl version {closed}>&-', sys.executable],
+        env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=40, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("lbctl") is (closed == 2)
 
 
 def test_ctrl_c_ends_quietly(keep: Callable[[socket.socket], socket.socket]) -> None:

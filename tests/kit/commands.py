@@ -15,17 +15,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import lbctl
+from kit.daemon import environment
 
-_SOURCES = str(Path(lbctl.__file__).parent.parent)
 _DEADLINE = 40.0  # seconds
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Ours without what lbctl reads, and lbctl importable from where it was imported here."""
-    ours = {name: text for name, text in os.environ.items() if not name.startswith(("LBCTL_", "NOTIFY_"))}
-    path = os.pathsep.join(filter(None, (_SOURCES, os.environ.get("PYTHONPATH"))))
-    return {**ours, "PYTHONPATH": path, **more}
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class _Ca:
         if present is None:
             self._refuse_orphans()
         key = self._key(present)
-        self.created = present is None or _ends_soon(present)
+        self.created = present is None or _must_be_renewed(present)
         if present is not None and not self.created:
             self.certificate = present
             self._authority = Authority(present, key) if key is not None else None
@@ -160,7 +160,7 @@ class _Ca:
         if present is not None and key is not None:
             if not pem.belong_together(present, key):
                 raise LbctlError(_mismatch(key_path, cert_path))
-            if not _ends_soon(present):
+            if not _must_be_renewed(present):
                 return present
         if self._authority is None:
             raise self._key_missing()
@@ -202,8 +202,11 @@ class _Ca:
         )
 
 
-def _ends_soon(certificate: x509.Certificate) -> bool:
-    return certificate.not_valid_after_utc - now() < RENEW_BEFORE
+def _must_be_renewed(certificate: x509.Certificate) -> bool:
+    """It ends soon, or begins in the future: somebody has set the clock."""
+    moment = now()
+    ends_soon = certificate.not_valid_after_utc - moment < RENEW_BEFORE
+    return ends_soon or certificate.not_valid_before_utc > moment
 
 
 def _not_ours(path: Path) -> str:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -31,6 +32,11 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 def show(path: Path | str) -> str:
     """A path, fit for one line of a message."""
     return shorten(str(path), 200)
+
+
+def in_shell(path: Path) -> str:
+    """A path as part of a command to paste."""
+    return shorten(shlex.quote(str(path)), 200)
 
 
 def make_directory(directory: Path) -> None:
@@ -117,7 +123,7 @@ def check_private(path: Path) -> None:
         raise LbctlError(f"cannot read {show(path)}: {error.strerror}") from None
     if mode & _OTHERS:
         raise LbctlError(
-            f"{show(path)} is open to other users (mode {mode:04o}); run: chmod 600 {show(path)}"
+            f"{show(path)} is open to other users (mode {mode:04o}); run: chmod 600 {in_shell(path)}"
         )
 
 

@@ -85,7 +85,8 @@ def read_ca(directory: Path) -> Authority:
     """
     cert_path, key_path = directory / "ca.pem", directory / "ca.key"
     if not files.exists(cert_path):
-        raise LbctlError(f"no CA in {show(directory)}; make one with: lbctl cert init {show(directory)}")
+        make = f"lbctl cert init {files.in_shell(directory)}"
+        raise LbctlError(f"no CA in {show(directory)}; make one with: {make}")
     certificate = pem.read_certificate(cert_path)
     if not is_ca(certificate):
         raise LbctlError(f"{show(cert_path)} is not a CA certificate (basicConstraints CA:TRUE)")

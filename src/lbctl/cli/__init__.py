@@ -5,6 +5,8 @@ One file per command; a command's file, and what it imports, is loaded when the 
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -27,12 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: without the program's name; those of the process by default.
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # no text may stop us
+        if isinstance(stream, io.TextIOWrapper):  # not when it was closed before we started
+            stream.reconfigure(errors="backslashreplace")  # no text may stop us
     try:
         code = _run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
         _silence(sys.stdout.fileno())
+        if error.errno == errno.ENOSPC:
+            click.echo(f"lbctl: error: cannot write: {error.strerror}", err=True)
         code = ExitCode.FAILED
     except (click.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
@@ -60,7 +68,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _silence(descriptor: int) -> None:
-    """Nobody reads any more: let the interpreter's last flush go nowhere, without a traceback."""
+    """Nothing can be written any more: let the interpreter's last flush go nowhere, without a traceback."""
     devnull = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(devnull, descriptor)
     os.close(devnull)

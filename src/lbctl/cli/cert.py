@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lbctl import certificates
-from lbctl.certificates import Description, Issued, Listed, Purpose
+from lbctl.certificates import Description, Issued, Listed, Purpose, files
 from lbctl.cli.output import json_option, write_json
 from lbctl.cli.stanza import client_stanza, server_stanza
 from lbctl.config.values import shorten
@@ -175,7 +175,7 @@ def _until(description: Description) -> str:
 
 
 def _dir_option(directory: Path) -> str:
-    return "" if directory == DIRECTORY else f" --dir {_path(directory)}"
+    return "" if directory == DIRECTORY else f" --dir {files.in_shell(directory)}"
 
 
 def _path(path: Path) -> str:

@@ -49,16 +49,14 @@ def _certificates(starter: Starter) -> str:
 
 def _next(target: Path, starter: Starter) -> str:
     """What to do with it."""
-    option = "" if target == Path("lb.yaml") else f" -c {_show(target)}"
+    option = "" if target == Path("lb.yaml") else f" -c {files.in_shell(target)}"
     lines = ["next", f"  edit {_show(target)}", f"  lbctl check{option}", f"  lbctl run{option}"]
-    certs = _show(starter.directory)
     admitted = next((client.name for client in starter.clients if client.admitted), None)
     if admitted is not None:
         port = LISTEN.rpartition(":")[2]
-        lines.append(
-            f"  curl --cacert {certs}/ca.pem --cert {certs}/{admitted}.pem --key {certs}/{admitted}.key "
-            f"https://localhost:{port}/"
-        )
+        names = ("ca.pem", f"{admitted}.pem", f"{admitted}.key")
+        ca, cert, key = (files.in_shell(starter.directory / name) for name in names)
+        lines.append(f"  curl --cacert {ca} --cert {cert} --key {key} https://localhost:{port}/")
     return "".join(f"{line}\n" for line in lines)
 
 
