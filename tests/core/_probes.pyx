@@ -104,6 +104,25 @@ cdef void *zeroed_lines(size_t size) except NULL:
     return memory
 
 
+# ---- racing --------------------------------------------------------------------------------------
+
+cdef class Gate:
+    """Threads that come here without the interpreter's lock go on together: Python starts them one by one,
+    and a loop of microseconds would be over before the next one begins."""
+
+    cdef counter_t arrived
+    cdef uint64_t threads
+
+    def __cinit__(self, uint64_t threads):
+        self.threads = threads
+
+
+cdef void go_together(counter_t *arrived, uint64_t threads) noexcept nogil:
+    counter_next(arrived)
+    while counter_read(arrived) < threads:
+        sched_yield()
+
+
 # ---- codes ---------------------------------------------------------------------------------------
 
 def ending_of(str reason not None):
@@ -371,7 +390,7 @@ cdef class Limiter:
     def refund(self):
         limiter_refund(self.cell)
 
-    def hammer(self, uint32_t attempts, uint64_t start_ns, uint64_t step_ns, bint hold):
+    def hammer(self, Gate gate not None, uint32_t attempts, uint64_t start_ns, uint64_t step_ns, bint hold):
         """Opens `attempts` times on a clock that moves on by `step_ns`; closes at once unless `hold`.
         (admitted, the highest count of open connections ever seen)."""
         cdef refusal_t refusal
@@ -380,6 +399,7 @@ cdef class Limiter:
         cdef int64_t level
         cdef uint32_t i
         with nogil:
+            go_together(&gate.arrived, gate.threads)
             for i in range(attempts):
                 if limiter_open(self.cell, start_ns + i * step_ns, &refusal):
                     admitted += 1
@@ -389,11 +409,12 @@ cdef class Limiter:
                         limiter_close(self.cell)
         return admitted, highest
 
-    def take_back(self, uint32_t attempts, uint64_t now_ns):
+    def take_back(self, Gate gate not None, uint32_t attempts, uint64_t now_ns):
         """Opens, refunds and closes, as when a later stage refuses."""
         cdef refusal_t refusal
         cdef uint32_t _i
         with nogil:
+            go_together(&gate.arrived, gate.threads)
             for _i in range(attempts):
                 if limiter_open(self.cell, now_ns, &refusal):
                     limiter_refund(self.cell)
@@ -465,12 +486,13 @@ cdef class Pool:
         return [counter_read(&self.app.upstreams[<uint32_t>i].errors)
                 for i in range(self.app.upstream_count)]
 
-    def hammer(self, uint32_t attempts, bint hold):
+    def hammer(self, Gate gate not None, uint32_t attempts, bint hold):
         """Picks `attempts` times and gives back at once unless `hold`; how often there was one."""
         cdef uint32_t _i
         cdef int index
         cdef uint32_t found = 0
         with nogil:
+            go_together(&gate.arrived, gate.threads)
             for _i in range(attempts):
                 index = balance_pick(self.app, NULL, 0, 0)
                 if index >= 0:

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.racing import at_once
+from kit.racing import race
 
 SECOND = 10**9
 
@@ -99,25 +99,25 @@ class TestRaces:
     def test_100_at_once_on_4_upstreams_end_25_each(self, probes: ModuleType) -> None:
         for _ in range(300):
             pool = probes.Pool([(1, 0)] * 4)
-            at_once(4, lambda pool=pool: pool.hammer(25, True))
+            race(probes, 4, lambda gate, pool=pool: pool.hammer(gate, 25, True))
             assert pool.in_flight == [25, 25, 25, 25]
 
     def test_weighted_races_end_at_the_weights(self, probes: ModuleType) -> None:
         for _ in range(100):
             pool = probes.Pool([(1, 0), (3, 0), (4, 0)])
-            at_once(4, lambda pool=pool: pool.hammer(200, True))
+            race(probes, 4, lambda gate, pool=pool: pool.hammer(gate, 200, True))
             assert pool.in_flight == [100, 300, 400]
 
     def test_caps_are_exact(self, probes: ModuleType) -> None:
         for _ in range(50):
             pool = probes.Pool([(1, 10), (1, 20), (1, 30)])
-            found = at_once(4, lambda pool=pool: pool.hammer(50, True))
+            found = race(probes, 4, lambda gate, pool=pool: pool.hammer(gate, 50, True))
             assert sum(found) == 60
             assert pool.in_flight == [10, 20, 30]
 
     def test_what_is_given_back_leaves_nothing_behind(self, probes: ModuleType) -> None:
         pool = probes.Pool([(1, 3), (2, 3), (3, 3)])
-        found = at_once(4, lambda: pool.hammer(50_000, False))
+        found = race(probes, 4, lambda gate: pool.hammer(gate, 50_000, False))
         assert pool.in_flight == [0, 0, 0]
         assert sum(pool.picked) == sum(found)
 

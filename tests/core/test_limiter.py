@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
-from kit.racing import at_once
+from kit.racing import at_once, race
 
 import lbcore
 
@@ -33,16 +33,17 @@ class TestConcurrent:
     def test_200_simultaneous_opens_against_50_admit_exactly_50(
         self, probes: ModuleType, threads: int
     ) -> None:
+        each = 200 // threads
         for _ in range(50):
             limiter = probes.Limiter(open_max=50)
-            results = at_once(threads, lambda limiter=limiter: limiter.hammer(200 // threads, 0, 0, True))
+            results = race(probes, threads, lambda gate, one=limiter: one.hammer(gate, each, 0, 0, True))
             assert sum(admitted for admitted, _ in results) == 50
             assert limiter.opened == 50
             assert limiter.refused == 150
 
     def test_opens_and_closes_never_pass_the_cap_and_end_at_zero(self, probes: ModuleType) -> None:
         limiter = probes.Limiter(open_max=3)
-        results = at_once(4, lambda: limiter.hammer(50_000, 0, 0, False))
+        results = race(probes, 4, lambda gate: limiter.hammer(gate, 50_000, 0, 0, False))
         assert max(highest for _, highest in results) <= 3
         assert limiter.opened == 0
         assert limiter.admitted == sum(admitted for admitted, _ in results)
@@ -98,19 +99,19 @@ class TestRate:
     def test_threads_get_the_burst_together_and_not_each(self, probes: ModuleType) -> None:
         for _ in range(50):
             limiter = probes.Limiter(interval_ns=SECOND, burst=50)
-            results = at_once(4, lambda limiter=limiter: limiter.hammer(50, 7 * SECOND, 0, False))
+            results = race(probes, 4, lambda gate, one=limiter: one.hammer(gate, 50, 7 * SECOND, 0, False))
             assert sum(admitted for admitted, _ in results) == 50
             assert limiter.opened == 0
 
     def test_threads_on_a_running_clock_never_pass_rate_and_burst(self, probes: ModuleType) -> None:
         interval, burst, attempts, step = 1000, 10, 40_000, 100
         limiter = probes.Limiter(interval_ns=interval, burst=burst)
-        results = at_once(4, lambda: limiter.hammer(attempts, SECOND, step, False))
+        results = race(probes, 4, lambda gate: limiter.hammer(gate, attempts, SECOND, step, False))
         assert burst < sum(a for a, _ in results) <= burst + attempts * step // interval
 
     def test_refunds_under_races_leave_the_bucket_full(self, probes: ModuleType) -> None:
         limiter = probes.Limiter(open_max=4, interval_ns=SECOND, burst=4)
-        at_once(4, lambda: limiter.take_back(20_000, 9 * SECOND))
+        race(probes, 4, lambda gate: limiter.take_back(gate, 20_000, 9 * SECOND))
         assert limiter.opened == 0
         assert [limiter.open(9 * SECOND) is None for _ in range(5)] == [True] * 4 + [False]
 
@@ -142,10 +143,19 @@ class TestScopes:
         app = probes.Limiter(open_max=50)
         clients = [probes.Limiter(open_max=30, parent=app) for _ in range(4)]
         jobs = iter(clients)
-        results = at_once(4, lambda: next(jobs).hammer(100, 0, 0, True))
+        results = race(probes, 4, lambda gate: next(jobs).hammer(gate, 100, 0, 0, True))
         assert sum(admitted for admitted, _ in results) == 50
         assert app.opened == 50
         assert sum(client.opened for client in clients) == 50
+
+    def test_a_token_lost_to_another_thread_gives_the_inner_ones_back(self, probes: ModuleType) -> None:
+        """Both saw the last token of the outer scope, one got it: the other's inner token comes back."""
+        inner = 10**6  # far more than the clock moves on for each admitted open, so the bucket never idles
+        app = probes.Limiter(interval_ns=1000, burst=1)
+        client = probes.Limiter(interval_ns=inner, burst=10**6, parent=app)
+        results = race(probes, 4, lambda gate: client.hammer(gate, 50_000, SECOND, 100, False))
+        assert client.next_ns == SECOND + sum(admitted for admitted, _ in results) * inner
+        assert (client.opened, app.opened) == (0, 0)
 
     def test_each_refusal_is_counted_where_it_happened(self, probes: ModuleType) -> None:
         app = probes.Limiter(open_max=1)
