@@ -179,7 +179,8 @@ def serve(config: Config | Loaded, *, started: Started | None = None) -> ExitCod
     """Runs a configuration until a signal ends it. Call on the main thread.
 
     SIGTERM and SIGINT stop accepting and let open connections finish, for `node.drain_timeout` at most;
-    a second one ends them at once, a third the process. SIGHUP does nothing but say so.
+    a second one ends them at once, a third the process. Signals that arrive together are one, because
+    timeout(1) and process groups send them so. SIGHUP does nothing but say so.
 
     Args:
         config: from `lbctl.config.read`, `load` or `build`.
@@ -241,13 +242,12 @@ def _drain(service: Service, signals: Signals) -> ExitCode:
     progress = time.monotonic() + TICK
     aborted = False
     while not stopper.done:
-        for number in signals.wait(TICK):
-            if number not in _STOPPING:
-                continue
-            if aborted:
-                os._exit(ExitCode.FAILED)
+        again = [number for number in signals.wait(TICK) if number in _STOPPING]
+        if again and aborted:
+            os._exit(ExitCode.FAILED)
+        if again:
             aborted = True
-            service.journal.event("stop", signal=number.name, message="ending the open connections now")
+            service.journal.event("stop", signal=again[0].name, message="ending the open connections now")
             service.engine.abort_drain()
         service.tick()
         if not stopper.done and not aborted and time.monotonic() >= progress:

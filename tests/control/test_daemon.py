@@ -331,6 +331,38 @@ def test_the_second_signal_ends_at_once(
         assert client.receive_to_end()[1] in (End.RESET, End.FIN), "not a clean end"
 
 
+def test_signals_that_arrive_together_are_one() -> None:
+    from lbctl.signals import Signals
+
+    with Signals(signal.SIGUSR1, signal.SIGUSR2) as signals:
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR2)
+        assert signals.wait(5) == [signal.SIGUSR1, signal.SIGUSR2]
+        assert signals.wait(0) == []
+        signals.wake()
+        assert signals.wait(5) == []
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+def test_the_third_signal_ends_a_process_that_hangs(tmp_path: Path, config: dict[str, Any]) -> None:
+    program = textwrap.dedent(
+        """
+        import json, sys, threading
+        from lbctl import config, daemon
+        daemon.Service.stop = lambda self, drain: threading.Event().wait()
+        sys.exit(daemon.serve(config.build(json.loads(sys.argv[1]))))
+        """
+    )
+    with Daemon(tmp_path, command=("-c", program, json.dumps(config))) as daemon:
+        daemon.port()
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_event("drain")
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_event("stop", message="ending the open connections now")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 1
+
+
 def test_the_drain_has_an_end(tmp_path: Path, pki: Pki, config: dict[str, Any]) -> None:
     config["node"]["drain_timeout"] = "100ms"
     with Daemon(tmp_path, config) as daemon, connect(pki, daemon.port()) as client:
