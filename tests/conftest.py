@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
-
 from kit.leaks import core_threads, descriptors, wait_for_descriptors, wait_for_threads
 
 T = TypeVar("T")

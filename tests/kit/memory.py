@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 
@@ -17,9 +16,9 @@ def anonymous_bytes() -> int:
 def pipe_ends() -> int:
     """Descriptors of this process that are ends of pipes: splice needs two for each."""
     count = 0
-    for name in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         try:
-            count += os.readlink(f"/proc/self/fd/{name}").startswith("pipe:")
+            count += str(entry.readlink()).startswith("pipe:")
         except OSError:
             continue  # it was the listing's own
     return count

@@ -8,12 +8,13 @@ import struct
 import time
 
 import pytest
-
 from kit.balancer import Stopwatch
 from kit.clients import TlsClient, client_context, connect, curl, outcome, plain, s_client
 from kit.servers import require_server
 from kit.sockets import End, read_exactly, read_to_end
 from kit.waiting import wait_until
+
+SUITES = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 
 
 def test_tls_1_3_with_a_good_certificate(balance, upstream):
@@ -23,7 +24,7 @@ def test_tls_1_3_with_a_good_certificate(balance, upstream):
         client.echo(b"hello")
     record = lb.record(event="conn.close")
     assert record.tls == "TLSv1.3"
-    assert record.cipher in ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+    assert record.cipher in SUITES
     assert record.handshake_ms is not None
     assert record.handshake_ms > 0
 
@@ -31,7 +32,8 @@ def test_tls_1_3_with_a_good_certificate(balance, upstream):
 def test_tls_1_2_is_refused_with_the_alert_for_it(balance, upstream):
     openssl = require_server("openssl")
     lb = balance(upstream)
-    seen = s_client(openssl, lb.port, "-tls1_2", "-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key))
+    alice = lb.pki.alice
+    seen = s_client(openssl, lb.port, "-tls1_2", "-cert", str(alice.cert), "-key", str(alice.key))
     assert "alert number 70" in seen
     assert seen.status != 0
     record = lb.record(reason="tls_version")
@@ -253,7 +255,7 @@ def test_the_client_is_told_which_ca_to_choose_from(balance, upstream):
     assert "Acceptable client certificate CA names\nCN = test-ca" in seen
 
 
-@pytest.mark.parametrize("suite", ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"])
+@pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("group", ["X25519", "P-256", "P-384"])
 def test_suites_and_groups(balance, upstream, suite, group):
     openssl = require_server("openssl")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-
-import lbcore
 from kit.clients import TlsClient, client_context, connect, outcome, s_client
 from kit.pki import CLIENT, DAY, SERVER
 from kit.servers import require_server
 from kit.sockets import End
+
+import lbcore
 
 NEVER_REFUSED_CLEANLY = (End.RESET, End.ALERT)
 
@@ -155,8 +155,9 @@ def test_openssl_x509_req_with_an_extension_file(balance, upstream, pki):
     with connect(pki, lb.port, identity) as client:
         client.echo(b"x")
     seen = s_client(
-        openssl, lb.port, "-tls1_3", "-cert", str(identity.cert), "-key", str(identity.key), send=b"hello there\n"
-    )
+        openssl, lb.port, "-tls1_3", "-cert", str(identity.cert), "-key", str(identity.key),
+        send=b"hello there\n",
+    )  # fmt: skip
     assert "hello there" in seen
 
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
-import lbcore
 from kit.balancer import Stopwatch
 from kit.clients import TlsClient, client_context, connect, outcome
 from kit.sockets import End
 from kit.upstreams import Upstream, greeter, sink
 from kit.waiting import wait_until
+
+import lbcore
 from lbcore import PolicyClient, Verdict
 
 

@@ -7,11 +7,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from kit.clients import connect, plain
 from kit.sockets import End, read_to_end
 from kit.upstreams import Upstream
 from kit.waiting import wait_until
+
 from lbcore import UpstreamServer
 
 
@@ -79,7 +79,8 @@ def test_the_least_loaded_one_is_next(balance, keep):
 def test_weights_are_shares_of_the_open_connections(balance, keep):
     upstreams = [keep(Upstream()) for _ in range(3)]
     servers = [
-        UpstreamServer(upstream.address, weight) for upstream, weight in zip(upstreams, (4, 2, 2), strict=True)
+        UpstreamServer(upstream.address, weight)
+        for upstream, weight in zip(upstreams, (4, 2, 2), strict=True)
     ]
     lb = balance(*servers, plaintext=True)
     for _ in range(40):

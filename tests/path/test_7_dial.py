@@ -6,7 +6,6 @@ import errno
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from kit.balancer import Stopwatch
 from kit.clients import connect, plain
 from kit.sockets import End

@@ -10,7 +10,6 @@ import threading
 import time
 
 import pytest
-
 from kit.balancer import Stopwatch
 from kit.clients import TlsClient, client_context, connect, plain, s_client
 from kit.memory import anonymous_bytes, pipe_ends
@@ -176,7 +175,9 @@ def test_key_updates(balance, upstream, updates):
     seen = s_client(
         openssl, lb.port, "-tls1_3", "-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key),
         script=[
-            (b"before\n", b"before"), *[(b"K\n", b"KEYUPDATE")] * updates, (b"after the new keys\n", b"after"),
+            (b"before\n", b"before"),
+            *[(b"K\n", b"KEYUPDATE")] * updates,
+            (b"after the new keys\n", b"after"),
         ],
     )  # fmt: skip
     assert "before" in seen
@@ -446,7 +447,7 @@ def test_a_stall_loses_nothing_and_leaves_the_other_direction_alone(balance, kee
 
 @pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plaintext"])
 def test_a_reader_that_comes_back_gets_everything(balance, keep, pki, plaintext):
-    upstream = keep(Upstream(lambda session: (session.released.wait(), session.collect()), receive_buffer=4096))
+    upstream = keep(Upstream(hold, receive_buffer=4096))
     lb = balance(upstream, plaintext=plaintext)
     data = pattern(24 * MIB)
     client = plain(lb.port) if plaintext else connect(pki, lb.port)
@@ -472,8 +473,7 @@ def test_a_stalled_connection_never_slows_another(balance, keep, pki):
     with connect(pki, lb.port) as stalled, connect(pki, other.port) as client:
         stalled.sock.settimeout(0.3)
         with pytest.raises(TimeoutError):
-            for _ in range(1024):
-                stalled.send(bytes(65536))
+            stalled.send(bytes(64 * MIB))
         wakeups = lb.engine.stats()["workers"][0]["wakeups"]
         for number in range(200):
             client.echo(b"%d" % number)

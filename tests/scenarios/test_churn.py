@@ -9,12 +9,12 @@ import threading
 import time
 
 import pytest
-
 from kit.clients import TlsClient, client_context, plain
 from kit.leaks import descriptors
 from kit.sockets import reset
 from kit.upstreams import Refuser, Session, Upstream, echo
 from kit.waiting import wait_until
+
 from lbcore import RateLimitManager
 
 SECONDS = 6.0

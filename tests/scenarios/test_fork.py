@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
-
 from kit.clients import connect, plain
 from kit.sockets import End
 from kit.waiting import wait_until

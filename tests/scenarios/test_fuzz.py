@@ -6,7 +6,6 @@ import contextlib
 import random
 
 import pytest
-
 from kit.clients import TlsClient, client_context, connect, plain
 from kit.memory import anonymous_bytes
 

@@ -9,7 +9,6 @@ import ssl
 import threading
 
 import pytest
-
 from kit.clients import client_context
 from kit.upstreams import Session, Upstream
 

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from kit.memory import anonymous_bytes
 from kit.upstreams import Upstream
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from kit.clients import plain
 from kit.sockets import End, read_to_end
 from kit.upstreams import Upstream

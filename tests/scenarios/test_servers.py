@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
 from kit.clients import Finished, connect, curl, plain
 from kit.servers import free_port, require_server
 from kit.upstreams import Refuser
