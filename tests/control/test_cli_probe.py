@@ -295,9 +295,10 @@ def test_a_server_without_tls(keep: Keep, probe: Callable[..., Said]) -> None:
 def test_a_server_that_hangs_up_at_once(keep: Keep, probe: Callable[..., Said]) -> None:
     for script in (lambda session: None, lambda session: reset(session.sock)):
         port = keep(Upstream(script)).port
-        said = probe(port)
-        assert said.code == 75
-        assert said.text.startswith(f"localhost:{port} closed the connection before the handshake was over")
+        for _ in range(20):  # it hangs up sooner or later: during connect, before or after our first bytes
+            said = probe(port)
+            assert said.code == 75
+            assert said.text.startswith(f"localhost:{port} closed the connection before the handshake")
 
 
 def test_nothing_stays_behind_when_the_server_does_not_end_its_side(

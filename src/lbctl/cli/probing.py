@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -87,15 +88,15 @@ def probe(
     """
     deadline = time.monotonic() + timeout
     try:
-        sock = _connect(host, port, deadline)
+        sock, peer = _connect(host, port, deadline)
     except _Ended as ended:
         return Probed(ended.outcome, ended.detail)
     with sock:
-        return _Client(sock, context, server_name).run(deadline, wait)
+        return _Client(sock, peer, context, server_name).run(deadline, wait)
 
 
-def _connect(host: str, port: int, deadline: float) -> socket.socket:
-    """The first of the host's addresses that answers."""
+def _connect(host: str, port: int, deadline: float) -> tuple[socket.socket, str]:
+    """The first of the host's addresses that answers, and which one that is."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -110,7 +111,7 @@ def _connect(host: str, port: int, deadline: float) -> socket.socket:
             sock.close()
             failed = _connect_failure(error)
         else:
-            return sock
+            return sock, _spelled(address)
     raise failed
 
 
@@ -119,17 +120,19 @@ def _connect_failure(error: OSError) -> _Ended:
         return _Ended(Outcome.TIMEOUT, "connect")
     if isinstance(error, ConnectionRefusedError):
         return _Ended(Outcome.CONNECTION_REFUSED)
+    if isinstance(error, ConnectionResetError):  # accepted, and reset before we looked
+        return _Ended(Outcome.CLOSED_EARLY, "reset")
     return _Ended(Outcome.UNREACHABLE, error.strerror or str(error))
 
 
 class _Client:
     """A connected socket and the TLS on top of it."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, server_name: str) -> None:
+    def __init__(self, sock: socket.socket, peer: str, context: ssl.SSLContext, server_name: str) -> None:
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
-        self._result = Probed(Outcome.ADMITTED, peer=_address(sock))
+        self._result = Probed(Outcome.ADMITTED, peer=peer)
         self._first_byte: int | None = None
 
     def run(self, deadline: float, wait: float) -> Probed:
@@ -271,6 +274,6 @@ def _alert(error: ssl.SSLError) -> str:
     return found[1].replace("_", " ").strip().lower() if found else ""
 
 
-def _address(sock: socket.socket) -> str:
-    host, port = sock.getpeername()[:2]
+def _spelled(address: Sequence[object]) -> str:
+    host, port = str(address[0]), address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
