@@ -165,7 +165,8 @@ def test_turned_away_by_a_limit(
     pki: Pki, keep: Keep, balance: Callable[..., Any], probe: Callable[..., Said]
 ) -> None:
     balancer = balance(keep(Upstream(echo)))
-    balancer.policy.allow(pki.bob, "web", limits=lbcore.RateLimitManager("bob", rate=0.001, burst=1))
+    one = lbcore.RateLimitManager("bob", rate=0.001, burst=1)
+    balancer.policy.clients[pki.bob.serial] = ("bob", ("web",), one)
     assert probe(balancer.port, pki.bob, wait=0.3).code == 0
     said = probe(balancer.port, pki.bob)
     assert said.code == 75
