@@ -487,9 +487,12 @@ cdef class Pool:
                 for i in range(self.app.upstream_count)]
 
     def hammer(self, Gate gate not None, uint32_t attempts, bint hold):
-        """Picks `attempts` times and gives back at once unless `hold`; how often there was one."""
+        """Picks `attempts` times and gives back at once unless `hold`.
+        (how often there was one, the highest count ever seen on one picked)."""
         cdef uint32_t _i
         cdef int index
+        cdef int64_t level
+        cdef int64_t highest = 0
         cdef uint32_t found = 0
         with nogil:
             go_together(&gate.arrived, gate.threads)
@@ -497,9 +500,11 @@ cdef class Pool:
                 index = balance_pick(self.app, NULL, 0, 0)
                 if index >= 0:
                     found += 1
+                    level = gauge_read(&self.app.upstreams[index].in_flight)
+                    highest = level if level > highest else highest
                     if not hold:
                         balance_give(self.app.upstreams[index])
-        return found
+        return found, highest
 
 
 # ---- der -----------------------------------------------------------------------------------------
