@@ -42,10 +42,14 @@ class Policy:
     asked: list[tuple[int, str]] = field(default_factory=list)
     ttl: float | None = None
 
-    def allow(
-        self, identity: Identity, *apps: str, limits: lbcore.RateLimitManager | None = None
-    ) -> lbcore.RateLimitManager | None:
+    def allow(self, identity: Identity, *apps: str) -> None:
         """Lets a client use applications."""
+        self.clients[identity.serial] = (identity.name, apps, None)
+
+    def limit(
+        self, identity: Identity, *apps: str, limits: lbcore.RateLimitManager
+    ) -> lbcore.RateLimitManager:
+        """Lets a client use applications within limits."""
         self.clients[identity.serial] = (identity.name, apps, limits)
         return limits
 
@@ -85,7 +89,7 @@ class Records:
                 if all(getattr(record, name) == value for name, value in fields.items())
             ]
 
-    def wait(self, count: int = 1, *, timeout: float = PATIENCE, **fields: object) -> list[lbcore.Record]:
+    def wait(self, count: int = 1, *, timeout: float = PATIENCE, **fields: Any) -> list[lbcore.Record]:
         """At least `count` of them, when they are there."""
 
         def enough() -> bool:
@@ -182,7 +186,7 @@ class Balancer:
         """Of the first listener."""
         return self.listener.port
 
-    def record(self, *, timeout: float = PATIENCE, **fields: object) -> lbcore.Record:
+    def record(self, *, timeout: float = PATIENCE, **fields: Any) -> lbcore.Record:
         """The one record with these values; fails when there are more."""
         found = self.records.wait(timeout=timeout, **fields)
         assert len(found) == 1, f"more than one record with {fields}: {found}"

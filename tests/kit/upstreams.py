@@ -7,6 +7,7 @@ script for each connection on another; scripts are plain functions. The others m
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Callable
@@ -52,7 +53,9 @@ class Session:
 
     def wait_end(self, timeout: float = PATIENCE) -> End:
         """How the balancer's side ended, when it has."""
-        return wait_until(lambda: self.ended, "the upstream sees an end", timeout=timeout)
+        wait_until(lambda: self.ended, "the upstream sees an end", timeout=timeout)
+        assert self.ended is not None
+        return self.ended
 
 
 # ---- scripts -------------------------------------------------------------------------------------
@@ -161,7 +164,7 @@ class Upstream:
         self._listener.listen(1024)
         self._acceptor: threading.Thread | None = None
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
+        self._closing = threading.Event()
         self.port: int = self._listener.getsockname()[1]
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self.sessions: list[Session] = []
@@ -185,6 +188,7 @@ class Upstream:
 
     def close(self) -> None:
         """Closes the port and every connection, and waits for the threads."""
+        self._closing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         if self._acceptor is not None:
@@ -211,7 +215,9 @@ class Upstream:
         while True:
             try:
                 sock, _ = self._listener.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EMFILE and not self._closing.wait(0.01):
+                    continue  # a test has used the descriptors up, and gives them back
                 return
             sock.settimeout(SOCKET_TIMEOUT)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

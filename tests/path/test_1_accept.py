@@ -8,6 +8,7 @@ import time
 
 import pytest
 from kit.clients import client_context, connect, outcome, plain
+from kit.fixtures import Keep, MakeBalancer
 from kit.sockets import End, read_to_end
 from kit.upstreams import Upstream
 from kit.waiting import wait_until
@@ -20,7 +21,7 @@ def spread(counts: list[int]) -> float:
     return (max(counts) - min(counts)) / max(counts)
 
 
-def test_two_workers_share_a_steady_trickle(balance, upstream, keep):
+def test_two_workers_share_a_steady_trickle(balance: MakeBalancer, upstream: Upstream, keep: Keep) -> None:
     """One connection per millisecond wakes the same worker again and again; the balance is ours."""
     lb = balance(upstream, plaintext=True)
     for _ in range(400):
@@ -33,7 +34,7 @@ def test_two_workers_share_a_steady_trickle(balance, upstream, keep):
     assert sum(worker["handed_over"] for worker in workers) > 0
 
 
-def test_a_burst_is_shared_too(balance, upstream, keep):
+def test_a_burst_is_shared_too(balance: MakeBalancer, upstream: Upstream, keep: Keep) -> None:
     lb = balance(upstream, plaintext=True)
     for _ in range(200):
         keep(plain(lb.port))
@@ -41,7 +42,7 @@ def test_a_burst_is_shared_too(balance, upstream, keep):
     assert spread([worker["open"] for worker in lb.engine.stats()["workers"]]) <= 0.1
 
 
-def test_every_worker_serves(balance, upstream):
+def test_every_worker_serves(balance: MakeBalancer, upstream: Upstream) -> None:
     """A connection that was handed over works like any other."""
     lb = balance(upstream, engine={"workers": 4})
     clients = [connect(lb.pki, lb.port) for _ in range(16)]
@@ -54,7 +55,9 @@ def test_every_worker_serves(balance, upstream):
     assert all(count >= 2 for count in open_counts)
 
 
-def test_without_descriptors_it_neither_spins_nor_loses_who_is_open(balance, keep):
+def test_without_descriptors_it_neither_spins_nor_loses_who_is_open(
+    balance: MakeBalancer, keep: Keep
+) -> None:
     """EMFILE cannot be cured by accepting faster: the listener is left alone for a moment."""
     upstream = keep(Upstream())
     lb = balance(upstream, plaintext=True, engine={"workers": 1})
@@ -95,7 +98,7 @@ def test_without_descriptors_it_neither_spins_nor_loses_who_is_open(balance, kee
     assert waiting.recv(100) == b"at last"
 
 
-def test_the_oldest_stranger_makes_room(balance, upstream, keep):
+def test_the_oldest_stranger_makes_room(balance: MakeBalancer, upstream: Upstream, keep: Keep) -> None:
     """Silent sockets are old, honest clients are quick: the newcomer is let in."""
     lb = balance(upstream, engine={"workers": 1, "max_unauthenticated": 8})
     silent = []
@@ -112,7 +115,7 @@ def test_the_oldest_stranger_makes_room(balance, upstream, keep):
     assert lb.engine.stats()["unauthenticated"] == 7
 
 
-def test_the_cap_on_strangers_holds_in_a_flood(balance, upstream, keep):
+def test_the_cap_on_strangers_holds_in_a_flood(balance: MakeBalancer, upstream: Upstream, keep: Keep) -> None:
     lb = balance(upstream, engine={"max_unauthenticated": 16})
     for _ in range(200):
         keep(plain(lb.port))
@@ -126,7 +129,9 @@ def test_the_cap_on_strangers_holds_in_a_flood(balance, upstream, keep):
     assert upstream.accepted == 1
 
 
-def test_strangers_on_one_worker_do_not_shut_the_other(balance, upstream, keep):
+def test_strangers_on_one_worker_do_not_shut_the_other(
+    balance: MakeBalancer, upstream: Upstream, keep: Keep
+) -> None:
     """The cap is the node's, the lists are the workers': with all the strangers on one worker, a
     newcomer on the other one must not be the only one there is to evict."""
     lb = balance(upstream, engine={"max_unauthenticated": 1})
@@ -136,7 +141,7 @@ def test_strangers_on_one_worker_do_not_shut_the_other(balance, upstream, keep):
             client.echo(b"let in")
 
 
-def test_a_full_node_refuses(balance, upstream):
+def test_a_full_node_refuses(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream, engine={"max_connections": 2})
     with connect(lb.pki, lb.port) as first, connect(lb.pki, lb.port) as second:
         first.echo(b"1")
@@ -151,7 +156,9 @@ def test_a_full_node_refuses(balance, upstream):
     assert upstream.accepted == 3
 
 
-def test_a_client_that_is_gone_before_accept_leaves_nothing(balance, upstream):
+def test_a_client_that_is_gone_before_accept_leaves_nothing(
+    balance: MakeBalancer, upstream: Upstream
+) -> None:
     lb = balance(upstream)
     for _ in range(50):
         plain(lb.port).close()
@@ -159,7 +166,7 @@ def test_a_client_that_is_gone_before_accept_leaves_nothing(balance, upstream):
     assert upstream.accepted == 0
 
 
-def test_socket_options_reach_both_sides(balance, upstream):
+def test_socket_options_reach_both_sides(balance: MakeBalancer, upstream: Upstream) -> None:
     """Small writes go at once, and a peer that vanished is noticed."""
     lb = balance(upstream, plaintext=True, app={"tcp_keepalive": 33})
     with plain(lb.port) as client:
@@ -183,7 +190,7 @@ def keepalive_timers(ports: set[int]) -> list[float]:
     return found
 
 
-def test_a_wildcard_address_serves_both_families(balance, upstream):
+def test_a_wildcard_address_serves_both_families(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream)
     listener = lb.add("both", upstream, plaintext=True, address="[::]:0")
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
@@ -196,7 +203,7 @@ def test_a_wildcard_address_serves_both_families(balance, upstream):
     assert sources == {"127.0.0.1", "[::1]"}
 
 
-def test_a_taken_port_is_an_error_that_names_it(balance, upstream):
+def test_a_taken_port_is_an_error_that_names_it(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream)
     with pytest.raises(OSError, match=f"127.0.0.1:{lb.port}"):
         lb.engine.listen(
@@ -206,7 +213,9 @@ def test_a_taken_port_is_an_error_that_names_it(balance, upstream):
         )
 
 
-def test_a_closed_listener_refuses_but_open_connections_go_on(balance, upstream):
+def test_a_closed_listener_refuses_but_open_connections_go_on(
+    balance: MakeBalancer, upstream: Upstream
+) -> None:
     lb = balance(upstream, plaintext=True)
     with plain(lb.port) as client:
         client.sendall(b"before")

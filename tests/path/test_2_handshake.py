@@ -6,18 +6,22 @@ import os
 import ssl
 import struct
 import time
+from pathlib import Path
 
 import pytest
 from kit.balancer import Stopwatch
 from kit.clients import TlsClient, client_context, connect, curl, outcome, plain, s_client
+from kit.fixtures import MakeBalancer
+from kit.pki import Pki
 from kit.servers import require_server
 from kit.sockets import End, read_exactly, read_to_end
+from kit.upstreams import Upstream
 from kit.waiting import wait_until
 
 SUITES = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 
 
-def test_tls_1_3_with_a_good_certificate(balance, upstream):
+def test_tls_1_3_with_a_good_certificate(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream)
     with connect(lb.pki, lb.port) as client:
         assert client.tls.version() == "TLSv1.3"
@@ -29,7 +33,7 @@ def test_tls_1_3_with_a_good_certificate(balance, upstream):
     assert record.handshake_ms > 0
 
 
-def test_tls_1_2_is_refused_with_the_alert_for_it(balance, upstream):
+def test_tls_1_2_is_refused_with_the_alert_for_it(balance: MakeBalancer, upstream: Upstream) -> None:
     openssl = require_server("openssl")
     lb = balance(upstream)
     alice = lb.pki.alice
@@ -41,14 +45,14 @@ def test_tls_1_2_is_refused_with_the_alert_for_it(balance, upstream):
     assert upstream.accepted == 0
 
 
-def test_python_sees_the_version_alert(balance, upstream):
+def test_python_sees_the_version_alert(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream)
     context = client_context(lb.pki, lb.pki.alice, newest=ssl.TLSVersion.TLSv1_2)
     with TlsClient(lb.port, context) as client, pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
         client.handshake()
 
 
-def test_s_client_gets_through(balance, upstream):
+def test_s_client_gets_through(balance: MakeBalancer, upstream: Upstream) -> None:
     openssl = require_server("openssl")
     lb = balance(upstream)
     seen = s_client(
@@ -75,7 +79,7 @@ def test_s_client_gets_through(balance, upstream):
     ],
     ids=["http", "one byte", "proxy v1", "proxy v2", "sslv2", "not 3.x", "empty record", "too long", "zero"],
 )
-def test_what_is_not_tls_is_closed_at_once(balance, upstream, first):
+def test_what_is_not_tls_is_closed_at_once(balance: MakeBalancer, upstream: Upstream, first: bytes) -> None:
     lb = balance(upstream)
     watch = Stopwatch()
     with plain(lb.port) as client:
@@ -86,7 +90,7 @@ def test_what_is_not_tls_is_closed_at_once(balance, upstream, first):
     assert upstream.accepted == 0
 
 
-def test_a_hello_in_single_bytes_is_served(balance, upstream):
+def test_a_hello_in_single_bytes_is_served(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream)
     with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
         for byte in client.first_flight():
@@ -96,7 +100,7 @@ def test_a_hello_in_single_bytes_is_served(balance, upstream):
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 6, 9, 43, 44, 100])
-def test_a_hello_cut_anywhere_is_served(balance, upstream, cut):
+def test_a_hello_cut_anywhere_is_served(balance: MakeBalancer, upstream: Upstream, cut: int) -> None:
     lb = balance(upstream)
     with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
         hello = client.first_flight()
@@ -107,7 +111,7 @@ def test_a_hello_cut_anywhere_is_served(balance, upstream, cut):
         client.echo(b"whole")
 
 
-def test_a_handshake_that_only_grows_is_ended(balance, upstream):
+def test_a_handshake_that_only_grows_is_ended(balance: MakeBalancer, upstream: Upstream) -> None:
     """A ClientHello may announce 16 MiB; nobody collects that for a stranger."""
     lb = balance(upstream)
     handshake = b"\x01" + (60000).to_bytes(3, "big") + b"\x03\x03" + bytes(60000)
@@ -123,7 +127,7 @@ def test_a_handshake_that_only_grows_is_ended(balance, upstream):
     assert upstream.accepted == 0
 
 
-def test_the_deadline_counts_from_accept(balance, upstream):
+def test_the_deadline_counts_from_accept(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream, engine={"handshake_timeout": 0.5})
     with plain(lb.port) as client:
         read_to_end(client)
@@ -132,7 +136,7 @@ def test_the_deadline_counts_from_accept(balance, upstream):
     assert (record.event, record.stage) == ("conn.deny", "handshake")
 
 
-def test_dripped_bytes_do_not_extend_the_deadline(balance, upstream):
+def test_dripped_bytes_do_not_extend_the_deadline(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream, engine={"handshake_timeout": 0.5})
     with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
         hello = client.first_flight()
@@ -148,7 +152,7 @@ def test_dripped_bytes_do_not_extend_the_deadline(balance, upstream):
     assert 450 <= lb.record(reason="handshake_timeout").duration_ms < 3000
 
 
-def test_a_hello_without_the_rest_is_ended_in_time(balance, upstream):
+def test_a_hello_without_the_rest_is_ended_in_time(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream, engine={"handshake_timeout": 0.5})
     with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
         client.sock.sendall(client.first_flight())
@@ -156,7 +160,9 @@ def test_a_hello_without_the_rest_is_ended_in_time(balance, upstream):
     assert 450 <= lb.record(reason="handshake_timeout").duration_ms < 3000
 
 
-def test_rogue_certificates_in_a_row_never_stall_a_worker(balance, upstream, pki):
+def test_rogue_certificates_in_a_row_never_stall_a_worker(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     """s2n by default puts the calling thread to sleep for up to half a minute after a bad handshake."""
     lb = balance(upstream, engine={"workers": 1})
     rogue = client_context(pki, pki.rogue.issue("mallory"))
@@ -170,7 +176,7 @@ def test_rogue_certificates_in_a_row_never_stall_a_worker(balance, upstream, pki
     assert upstream.accepted == 1
 
 
-def test_garbage_after_the_hello_is_refused(balance, upstream):
+def test_garbage_after_the_hello_is_refused(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream)
     with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
         client.sock.sendall(client.first_flight())
@@ -182,7 +188,9 @@ def test_garbage_after_the_hello_is_refused(balance, upstream):
     assert record.tls_error is not None
 
 
-def test_a_client_that_leaves_in_the_middle_is_not_a_denial(balance, upstream):
+def test_a_client_that_leaves_in_the_middle_is_not_a_denial(
+    balance: MakeBalancer, upstream: Upstream
+) -> None:
     lb = balance(upstream)
     with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
         client.sock.sendall(client.first_flight())
@@ -191,7 +199,7 @@ def test_a_client_that_leaves_in_the_middle_is_not_a_denial(balance, upstream):
     assert lb.record().reason == "client_gone"
 
 
-def test_no_session_is_ever_resumed(balance, upstream, tmp_path):
+def test_no_session_is_ever_resumed(balance: MakeBalancer, upstream: Upstream, tmp_path: Path) -> None:
     """A resumed session would skip the client certificate."""
     openssl = require_server("openssl")
     lb = balance(upstream)
@@ -206,7 +214,9 @@ def test_no_session_is_ever_resumed(balance, upstream, tmp_path):
     assert "Reused" not in second
 
 
-def test_a_saved_session_still_means_a_full_handshake(balance, upstream, pki):
+def test_a_saved_session_still_means_a_full_handshake(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     lb = balance(upstream)
     context = client_context(pki, pki.alice)
     with TlsClient(lb.port, context) as first:
@@ -219,7 +229,7 @@ def test_a_saved_session_still_means_a_full_handshake(balance, upstream, pki):
     assert lb.policy.asked == [(pki.alice.serial, "web")]
 
 
-def test_early_data_is_not_offered(balance, upstream):
+def test_early_data_is_not_offered(balance: MakeBalancer, upstream: Upstream) -> None:
     openssl = require_server("openssl")
     lb = balance(upstream)
     seen = s_client(
@@ -230,7 +240,7 @@ def test_early_data_is_not_offered(balance, upstream):
     assert "Max Early Data: " not in seen
 
 
-def test_alpn_is_the_applications_own(balance, upstream, pki):
+def test_alpn_is_the_applications_own(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream, alpn=("h2", "http/1.1"))
     lb.policy.allow(pki.alice, "web", "other")
     other = lb.add("other", upstream, alpn=("postgresql",))
@@ -245,7 +255,7 @@ def test_alpn_is_the_applications_own(balance, upstream, pki):
             client.echo(b"x")
 
 
-def test_the_client_is_told_which_ca_to_choose_from(balance, upstream):
+def test_the_client_is_told_which_ca_to_choose_from(balance: MakeBalancer, upstream: Upstream) -> None:
     openssl = require_server("openssl")
     lb = balance(upstream)
     seen = s_client(
@@ -257,7 +267,7 @@ def test_the_client_is_told_which_ca_to_choose_from(balance, upstream):
 
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("group", ["X25519", "P-256", "P-384"])
-def test_suites_and_groups(balance, upstream, suite, group):
+def test_suites_and_groups(balance: MakeBalancer, upstream: Upstream, suite: str, group: str) -> None:
     openssl = require_server("openssl")
     lb = balance(upstream)
     seen = s_client(
@@ -269,7 +279,7 @@ def test_suites_and_groups(balance, upstream, suite, group):
 
 
 @pytest.mark.parametrize("group", ["P-521", "ffdhe2048", "X448"])
-def test_groups_that_cost_too_much_are_refused(balance, upstream, group):
+def test_groups_that_cost_too_much_are_refused(balance: MakeBalancer, upstream: Upstream, group: str) -> None:
     openssl = require_server("openssl")
     lb = balance(upstream)
     seen = s_client(
@@ -280,13 +290,13 @@ def test_groups_that_cost_too_much_are_refused(balance, upstream, group):
     assert lb.record(event="conn.deny").reason == "handshake_failed"
 
 
-def test_curl_without_a_certificate_fails(balance, upstream, pki):
+def test_curl_without_a_certificate_fails(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     program = require_server("curl")
     lb = balance(upstream)
     assert curl(program, pki, f"https://localhost:{lb.port}/", None).status != 0
     assert lb.record(event="conn.deny").reason == "no_certificate"
 
 
-def test_a_reset_is_seen_by_who_is_refused(balance, upstream, pki):
+def test_a_reset_is_seen_by_who_is_refused(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     assert outcome(lb.port, client_context(pki, pki.rogue.issue("mallory"))) is End.RESET

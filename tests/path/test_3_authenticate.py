@@ -9,17 +9,20 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+from kit.balancer import Balancer
 from kit.clients import TlsClient, client_context, connect, outcome, s_client
-from kit.pki import CLIENT, DAY, SERVER
+from kit.fixtures import MakeBalancer, Options
+from kit.pki import CLIENT, DAY, SERVER, Identity, Pki
 from kit.servers import require_server
 from kit.sockets import End
+from kit.upstreams import Upstream
 
 import lbcore
 
 NEVER_REFUSED_CLEANLY = (End.RESET, End.ALERT)
 
 
-def refused(lb, identity, *, weak=False) -> lbcore.Record:
+def refused(lb: Balancer, identity: Identity | None, *, weak: bool = False) -> lbcore.Record:
     """The record of a client that must see an error, never a clean end."""
     end = outcome(lb.port, client_context(lb.pki, identity, weak=weak))
     assert end in NEVER_REFUSED_CLEANLY
@@ -27,14 +30,14 @@ def refused(lb, identity, *, weak=False) -> lbcore.Record:
     return record
 
 
-def check_nothing_happened(lb, upstream) -> None:
+def check_nothing_happened(lb: Balancer, upstream: Upstream) -> None:
     """No dial, no question, no client."""
     assert upstream.accepted == 0
     assert lb.policy.asked == []
     assert lb.engine.stats()["applications"]["web"]["forwarded"] == 0
 
 
-def test_no_certificate(balance, upstream):
+def test_no_certificate(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream)
     record = refused(lb, None)
     assert (record.reason, record.stage) == ("no_certificate", "handshake")
@@ -42,7 +45,7 @@ def test_no_certificate(balance, upstream):
     check_nothing_happened(lb, upstream)
 
 
-def test_rogue_ca_of_the_same_name(balance, upstream, pki):
+def test_rogue_ca_of_the_same_name(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """The names match, the signature does not."""
     lb = balance(upstream)
     rogue = pki.rogue.issue("alice", serial=pki.alice.serial)
@@ -55,7 +58,7 @@ def test_rogue_ca_of_the_same_name(balance, upstream, pki):
     check_nothing_happened(lb, upstream)
 
 
-def test_a_leaf_of_a_sub_ca_with_a_known_serial(balance, upstream, pki):
+def test_a_leaf_of_a_sub_ca_with_a_known_serial(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """A serial is unique below one issuer only: a CA below ours could mint alice's."""
     lb = balance(upstream)
     record = refused(lb, pki.sub_ca.issue("mallory", serial=pki.alice.serial))
@@ -64,7 +67,7 @@ def test_a_leaf_of_a_sub_ca_with_a_known_serial(balance, upstream, pki):
     check_nothing_happened(lb, upstream)
 
 
-def test_a_leaf_of_a_sub_ca_without_the_chain(balance, upstream, pki):
+def test_a_leaf_of_a_sub_ca_without_the_chain(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     identity = pki.sub_ca.issue("mallory-alone")
     leaf_only = identity.cert.read_text().partition("-----END CERTIFICATE-----")
@@ -73,7 +76,9 @@ def test_a_leaf_of_a_sub_ca_without_the_chain(balance, upstream, pki):
     check_nothing_happened(lb, upstream)
 
 
-def test_an_honest_leaf_with_the_root_in_its_chain(balance, upstream, pki):
+def test_an_honest_leaf_with_the_root_in_its_chain(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     """Many clients send the root too."""
     lb = balance(upstream)
     identity = pki.client()
@@ -92,7 +97,9 @@ def test_an_honest_leaf_with_the_root_in_its_chain(balance, upstream, pki):
         ("server-only", {"usages": SERVER}, "wrong_purpose"),
     ],
 )
-def test_unfit_certificates(balance, upstream, pki, name, options, reason):
+def test_unfit_certificates(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, name: str, options: Options, reason: str
+) -> None:
     lb = balance(upstream)
     record = refused(lb, pki.ca.issue(name, **options))
     assert record.reason == reason
@@ -101,7 +108,7 @@ def test_unfit_certificates(balance, upstream, pki, name, options, reason):
     check_nothing_happened(lb, upstream)
 
 
-def test_client_and_server_purpose_together_pass(balance, upstream, pki):
+def test_client_and_server_purpose_together_pass(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     identity = pki.ca.issue("both", usages=SERVER + CLIENT)
     lb.policy.allow(identity, "web")
@@ -109,13 +116,13 @@ def test_client_and_server_purpose_together_pass(balance, upstream, pki):
         client.echo(b"x")
 
 
-def test_a_weak_rsa_key(balance, upstream, pki):
+def test_a_weak_rsa_key(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     assert refused(lb, pki.rsa_client(1024), weak=True).reason == "weak_key"
     check_nothing_happened(lb, upstream)
 
 
-def test_an_rsa_key_of_2048_bits(balance, upstream, pki):
+def test_an_rsa_key_of_2048_bits(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     identity = pki.rsa_client(2048)
     lb.policy.allow(identity, "web")
@@ -123,7 +130,7 @@ def test_an_rsa_key_of_2048_bits(balance, upstream, pki):
         client.echo(b"x")
 
 
-def test_ed25519_cannot_be_used_with_this_engine(balance, upstream, pki):
+def test_ed25519_cannot_be_used_with_this_engine(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """s2n takes no Ed25519 client; the reason is the one for a certificate it cannot use."""
     lb = balance(upstream)
     assert refused(lb, pki.ed25519_client()).reason in ("no_certificate", "handshake_failed")
@@ -135,7 +142,9 @@ def test_ed25519_cannot_be_used_with_this_engine(balance, upstream, pki):
     [1, 0x7F, 0x80, 0xFF, 0x100, 2**63, 2**64, 2**159 - 1, (1 << 158) + 5],
     ids=hex,
 )
-def test_serials_are_positive_integers(balance, upstream, pki, serial):
+def test_serials_are_positive_integers(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, serial: int
+) -> None:
     """DER pads 0x80 with a zero; 20 octets are the most RFC 5280 allows."""
     identity = pki.client(serial=serial)
     lb = balance(upstream, policy=[lbcore.PolicyClient(identity.name, [serial], ["web"])])
@@ -146,7 +155,7 @@ def test_serials_are_positive_integers(balance, upstream, pki, serial):
     assert (record.serial, record.client) == (serial, identity.name)
 
 
-def test_openssl_x509_req_with_an_extension_file(balance, upstream, pki):
+def test_openssl_x509_req_with_an_extension_file(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     openssl = require_server("openssl")
     lb = balance(upstream)
     identity = pki.openssl_client("by-openssl", "extendedKeyUsage=clientAuth\n", openssl)
@@ -161,7 +170,7 @@ def test_openssl_x509_req_with_an_extension_file(balance, upstream, pki):
     assert "hello there" in seen
 
 
-def test_openssl_x509_req_without_any_extension(balance, upstream, pki):
+def test_openssl_x509_req_without_any_extension(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """It makes a version 1 certificate, which restricts its purpose to nothing (RFC 5280, 4.2.1.12)."""
     openssl = require_server("openssl")
     lb = balance(upstream)
@@ -172,7 +181,9 @@ def test_openssl_x509_req_without_any_extension(balance, upstream, pki):
     assert lb.record(event="conn.close").serial == identity.serial
 
 
-def test_no_purpose_is_any_purpose_but_still_nobody_we_know(balance, upstream, pki):
+def test_no_purpose_is_any_purpose_but_still_nobody_we_know(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     """Who may come in is decided by the serials on the list, with or without an extended key usage."""
     lb = balance(upstream)
     identity = pki.ca.issue("no-eku", usages=())
@@ -180,7 +191,7 @@ def test_no_purpose_is_any_purpose_but_still_nobody_we_know(balance, upstream, p
     assert upstream.accepted == 0
 
 
-def test_names_never_decide(balance, upstream, pki):
+def test_names_never_decide(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """Whoever calls himself alice is still somebody else."""
     lb = balance(upstream)
     mallory = pki.ca.issue("mallory", serial=0x6666)
@@ -191,7 +202,9 @@ def test_names_never_decide(balance, upstream, pki):
     assert upstream.accepted == 0
 
 
-def test_a_permanent_refusal_is_a_reset_even_when_the_client_has_spoken(balance, upstream, pki):
+def test_a_permanent_refusal_is_a_reset_even_when_the_client_has_spoken(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     """A bare FIN looks like a clean end to most clients."""
     lb = balance(upstream)
     mallory = client_context(pki, pki.ca.issue("mallory"))

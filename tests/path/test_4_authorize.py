@@ -6,12 +6,14 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from kit.balancer import Stopwatch
+from kit.balancer import Balancer, Stopwatch
 from kit.clients import TlsClient, client_context, connect, outcome
+from kit.fixtures import Keep, MakeBalancer
+from kit.pki import Identity, Pki
 from kit.sockets import End
 from kit.upstreams import Upstream, greeter, sink
 from kit.waiting import wait_until
@@ -38,11 +40,11 @@ class Gate:
 
 
 @pytest.fixture
-def gate(keep) -> Iterator[Gate]:
+def gate(keep: Keep) -> Gate:
     return keep(Gate(Verdict(True, client="alice")))
 
 
-def refused(lb, identity) -> lbcore.Record:
+def refused(lb: Balancer, identity: Identity) -> lbcore.Record:
     """The record of a client that is refused for good: it sees a reset."""
     assert outcome(lb.port, client_context(lb.pki, identity)) is End.RESET
     record = lb.record(event="conn.deny")
@@ -55,7 +57,9 @@ def refused(lb, identity) -> lbcore.Record:
 # ---- the authorizer ------------------------------------------------------------------------------
 
 
-def test_an_allowed_client_is_named_in_its_record(balance, upstream, pki):
+def test_an_allowed_client_is_named_in_its_record(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     lb = balance(upstream)
     with connect(pki, lb.port) as client:
         client.echo(b"hello")
@@ -66,13 +70,15 @@ def test_an_allowed_client_is_named_in_its_record(balance, upstream, pki):
     assert record.upstream == upstream.address
 
 
-def test_a_tls_listener_without_an_authorizer_does_not_open(balance, upstream, pki):
+def test_a_tls_listener_without_an_authorizer_does_not_open(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     lb = balance(upstream)
     with pytest.raises(TypeError, match="authorize"):
         lb.engine.listen(lb.app, "127.0.0.1:0", tls=pki.server_tls())
 
 
-def test_strangers_are_refused(balance, upstream, pki):
+def test_strangers_are_refused(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     record = refused(lb, pki.bob)
     assert (record.reason, record.client) == ("unknown_serial", None)
@@ -83,14 +89,18 @@ def test_strangers_are_refused(balance, upstream, pki):
 @pytest.mark.parametrize(
     "reason", ["unknown_serial", "client_disabled", "client_blocked", "app_not_allowed"]
 )
-def test_the_authorizers_reason_is_the_records(balance, upstream, pki, reason):
+def test_the_authorizers_reason_is_the_records(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, reason: str
+) -> None:
     lb = balance(upstream, authorize=lambda peer, app: Verdict(False, client="bob", reason=reason))
     record = refused(lb, pki.bob)
     assert (record.reason, record.client) == (reason, "bob")
     assert upstream.accepted == 0
 
 
-def test_one_application_says_nothing_about_another(balance, upstream, pki, keep):
+def test_one_application_says_nothing_about_another(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, keep: Keep
+) -> None:
     lb = balance(upstream)
     other_upstream = keep(Upstream())
     lb.policy.allow(pki.bob, "other")
@@ -101,7 +111,7 @@ def test_one_application_says_nothing_about_another(balance, upstream, pki, keep
     assert upstream.accepted == 0
 
 
-def test_what_the_authorizer_is_told(balance, upstream, pki):
+def test_what_the_authorizer_is_told(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     seen = []
 
     def authorize(peer: lbcore.PeerCertificate, application: str) -> Verdict:
@@ -122,7 +132,9 @@ def test_what_the_authorizer_is_told(balance, upstream, pki):
 # ---- authorizers that fail -----------------------------------------------------------------------
 
 
-def test_one_that_raises(balance, upstream, pki, caplog):
+def test_one_that_raises(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
     def authorize(peer: lbcore.PeerCertificate, application: str) -> Verdict:
         raise LookupError("the database is away")
 
@@ -138,13 +150,17 @@ def test_one_that_raises(balance, upstream, pki, caplog):
     [None, True, "alice", Verdict(False, reason="because"), Verdict(False, reason="rate")],
     ids=["none", "true", "text", "made up reason", "a reason of another stage"],
 )
-def test_one_that_answers_nonsense(balance, upstream, pki, answer):
+def test_one_that_answers_nonsense(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, answer: object
+) -> None:
     lb = balance(upstream, authorize=lambda peer, app: answer)
     assert refused(lb, pki.alice).reason == "authz_error"
     assert upstream.accepted == 0
 
 
-def test_a_failure_is_not_remembered(balance, upstream, pki, caplog):
+def test_a_failure_is_not_remembered(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
     answers: list[Verdict | None] = [None, Verdict(True, client="alice")]
     lb = balance(upstream, authorize=lambda peer, app: answers.pop(0))
     assert refused(lb, pki.alice).reason == "authz_error"
@@ -152,7 +168,7 @@ def test_a_failure_is_not_remembered(balance, upstream, pki, caplog):
         client.echo(b"second try")
 
 
-def test_one_that_is_late(balance, upstream, pki, gate):
+def test_one_that_is_late(balance: MakeBalancer, upstream: Upstream, pki: Pki, gate: Gate) -> None:
     lb = balance(upstream, authorize=gate, engine={"authorize_timeout": 0.3})
     record = refused(lb, pki.alice)
     assert record.reason == "authz_timeout"
@@ -161,7 +177,9 @@ def test_one_that_is_late(balance, upstream, pki, gate):
     gate.opened.set()
 
 
-def test_one_that_hangs_stops_nobody_who_is_known(balance, upstream, pki):
+def test_one_that_hangs_stops_nobody_who_is_known(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     """All of its threads hang; clients with a cached verdict, records and stats go on."""
     hanging = threading.Event()
     lb = balance(upstream, engine={"authorize_timeout": 20.0, "authorize_threads": 2})
@@ -205,7 +223,7 @@ def test_one_that_hangs_stops_nobody_who_is_known(balance, upstream, pki):
 # ---- async authorizers ---------------------------------------------------------------------------
 
 
-def test_an_async_authorizer(balance, upstream, pki):
+def test_an_async_authorizer(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     async def authorize(peer: lbcore.PeerCertificate, application: str) -> Verdict:
         await asyncio.sleep(0.01)
         if peer.serial == pki.alice.serial:
@@ -218,7 +236,7 @@ def test_an_async_authorizer(balance, upstream, pki):
     assert refused(lb, pki.bob).reason == "unknown_serial"
 
 
-def test_a_callable_that_answers_an_awaitable(balance, upstream, pki):
+def test_a_callable_that_answers_an_awaitable(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     async def look_up() -> Verdict:
         return Verdict(True, client="alice")
 
@@ -227,7 +245,7 @@ def test_a_callable_that_answers_an_awaitable(balance, upstream, pki):
         client.echo(b"x")
 
 
-def test_many_async_questions_wait_at_once(balance, upstream, pki):
+def test_many_async_questions_wait_at_once(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """Each takes a third of a second; one after the other they would be refused."""
 
     async def authorize(peer: lbcore.PeerCertificate, application: str) -> Verdict:
@@ -241,7 +259,9 @@ def test_many_async_questions_wait_at_once(balance, upstream, pki):
         client.close()
 
 
-def test_an_async_authorizer_that_raises(balance, upstream, pki, caplog):
+def test_an_async_authorizer_that_raises(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
     async def authorize(peer: lbcore.PeerCertificate, application: str) -> Verdict:
         raise LookupError("the directory is away")
 
@@ -250,7 +270,9 @@ def test_an_async_authorizer_that_raises(balance, upstream, pki, caplog):
     assert "the directory is away" in caplog.text
 
 
-def test_an_async_authorizer_that_is_late(balance, upstream, pki, caplog):
+def test_an_async_authorizer_that_is_late(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
     async def authorize(peer: lbcore.PeerCertificate, application: str) -> Verdict:
         await asyncio.sleep(60)
         raise AssertionError("cancelled before")
@@ -263,7 +285,7 @@ def test_an_async_authorizer_that_is_late(balance, upstream, pki, caplog):
 # ---- remembered verdicts -------------------------------------------------------------------------
 
 
-def test_a_client_is_asked_about_once(balance, upstream, pki):
+def test_a_client_is_asked_about_once(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream, engine={"workers": 2})
     for _ in range(20):
         with connect(pki, lb.port) as client:
@@ -271,7 +293,9 @@ def test_a_client_is_asked_about_once(balance, upstream, pki):
     assert lb.policy.asked == [(pki.alice.serial, "web")]
 
 
-def test_many_at_once_are_one_question(balance, upstream, pki, gate, keep):
+def test_many_at_once_are_one_question(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, gate: Gate, keep: Keep
+) -> None:
     lb = balance(upstream, authorize=gate)
     clients = [keep(connect(pki, lb.port)) for _ in range(20)]
     lb.wait_open(20, "authorize")
@@ -281,7 +305,7 @@ def test_many_at_once_are_one_question(balance, upstream, pki, gate, keep):
     assert gate.asked == [pki.alice.serial]
 
 
-def test_a_refusal_is_remembered_too(balance, upstream, pki):
+def test_a_refusal_is_remembered_too(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     for _ in range(5):
         assert outcome(lb.port, client_context(pki, pki.bob)) is End.RESET
@@ -289,7 +313,9 @@ def test_a_refusal_is_remembered_too(balance, upstream, pki):
     assert lb.policy.asked == [(pki.bob.serial, "web")]
 
 
-def test_a_verdict_without_life_is_asked_for_every_time(balance, upstream, pki):
+def test_a_verdict_without_life_is_asked_for_every_time(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     lb = balance(upstream)
     lb.policy.ttl = 0
     for _ in range(5):
@@ -298,7 +324,7 @@ def test_a_verdict_without_life_is_asked_for_every_time(balance, upstream, pki):
     assert len(lb.policy.asked) == 5
 
 
-def test_a_verdict_lives_as_long_as_it_says(balance, upstream, pki):
+def test_a_verdict_lives_as_long_as_it_says(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     lb.policy.ttl = 0.2
 
@@ -312,7 +338,9 @@ def test_a_verdict_lives_as_long_as_it_says(balance, upstream, pki):
     assert len(lb.policy.asked) < len(lb.records.wait(2, event="conn.close"))
 
 
-def test_two_certificates_of_one_serial_are_two_questions(balance, upstream, pki):
+def test_two_certificates_of_one_serial_are_two_questions(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     """The cache goes by the whole certificate."""
     twin = pki.ca.issue("alice-twin", serial=pki.alice.serial)
     lb = balance(upstream)
@@ -325,7 +353,7 @@ def test_two_certificates_of_one_serial_are_two_questions(balance, upstream, pki
 # ---- the native table ----------------------------------------------------------------------------
 
 
-def test_the_table_refuses_without_a_question(balance, upstream, pki):
+def test_the_table_refuses_without_a_question(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     disabled = pki.client()
     lb = balance(
         upstream,
@@ -348,7 +376,7 @@ def test_the_table_refuses_without_a_question(balance, upstream, pki):
     assert upstream.accepted == 0
 
 
-def test_the_table_alone_lets_nobody_in(balance, upstream, pki):
+def test_the_table_alone_lets_nobody_in(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream, policy=[PolicyClient("alice", [pki.alice.serial], ["web"])])
     lb.policy.clients.clear()
     assert refused(lb, pki.alice).reason == "unknown_serial"
@@ -356,7 +384,9 @@ def test_the_table_alone_lets_nobody_in(balance, upstream, pki):
 
 
 @pytest.mark.parametrize("serials", [[0], [-1], [2**160], ["1001"], [5, 5]])
-def test_the_table_takes_sane_serials_only(balance, upstream, serials):
+def test_the_table_takes_sane_serials_only(
+    balance: MakeBalancer, upstream: Upstream, serials: list[Any]
+) -> None:
     lb = balance(upstream)
     with pytest.raises(ValueError, match="serial"):
         lb.engine.set_policy([PolicyClient("alice", serials, ["web"])])
@@ -365,7 +395,7 @@ def test_the_table_takes_sane_serials_only(balance, upstream, serials):
 # ---- a new policy --------------------------------------------------------------------------------
 
 
-def test_a_new_policy_forgets_verdicts(balance, upstream, pki):
+def test_a_new_policy_forgets_verdicts(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     with connect(pki, lb.port) as client:
         client.echo(b"x")
@@ -375,7 +405,7 @@ def test_a_new_policy_forgets_verdicts(balance, upstream, pki):
     assert refused(lb, pki.alice).reason == "unknown_serial"
 
 
-def test_a_new_policy_closes_who_lost_access(balance, upstream, pki):
+def test_a_new_policy_closes_who_lost_access(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     lb.policy.allow(pki.bob, "web")
     with connect(pki, lb.port) as alice, connect(pki, lb.port, pki.bob) as bob:
@@ -392,7 +422,9 @@ def test_a_new_policy_closes_who_lost_access(balance, upstream, pki):
 
 
 @pytest.mark.parametrize("change", ["disabled", "app taken away"])
-def test_access_is_lost_in_several_ways(balance, upstream, pki, change):
+def test_access_is_lost_in_several_ways(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, change: str
+) -> None:
     lb = balance(upstream, policy=[PolicyClient("alice", [pki.alice.serial], ["web"])])
     with connect(pki, lb.port) as client:
         client.echo(b"x")
@@ -410,7 +442,9 @@ def test_access_is_lost_in_several_ways(balance, upstream, pki, change):
     assert lb.record().reason == "revoked_while_open"
 
 
-def test_a_new_policy_asks_again_for_who_waits(balance, upstream, pki, gate):
+def test_a_new_policy_asks_again_for_who_waits(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, gate: Gate
+) -> None:
     lb = balance(upstream, authorize=gate, engine={"authorize_timeout": 20.0})
     with connect(pki, lb.port) as client:
         lb.wait_open(1, "authorize")
@@ -420,7 +454,9 @@ def test_a_new_policy_asks_again_for_who_waits(balance, upstream, pki, gate):
         client.echo(b"x")
 
 
-def test_an_answer_of_an_older_policy_lets_nobody_in(balance, upstream, pki, gate):
+def test_an_answer_of_an_older_policy_lets_nobody_in(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, gate: Gate
+) -> None:
     lb = balance(upstream, authorize=gate, engine={"authorize_timeout": 20.0})
     with connect(pki, lb.port) as client:
         lb.wait_open(1, "authorize")
@@ -435,7 +471,9 @@ def test_an_answer_of_an_older_policy_lets_nobody_in(balance, upstream, pki, gat
 
 
 @pytest.mark.parametrize("size", [1, 1000, 16383, 16384, 16385, 300_000])
-def test_early_bytes_are_kept_and_nothing_is_dialled(balance, pki, gate, keep, size):
+def test_early_bytes_are_kept_and_nothing_is_dialled(
+    balance: MakeBalancer, pki: Pki, gate: Gate, keep: Keep, size: int
+) -> None:
     upstream = keep(Upstream(sink))
     lb = balance(upstream, authorize=gate, engine={"authorize_timeout": 20.0})
     data = bytes(range(256)) * (size // 256 + 1)
@@ -455,7 +493,9 @@ def test_early_bytes_are_kept_and_nothing_is_dialled(balance, pki, gate, keep, s
         assert bytes(upstream.session().received) == data
 
 
-def test_early_bytes_held_are_bounded(balance, upstream, pki, gate):
+def test_early_bytes_held_are_bounded(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, gate: Gate
+) -> None:
     lb = balance(upstream, authorize=gate, engine={"authorize_timeout": 20.0})
     with connect(pki, lb.port) as client:
         client.sock.settimeout(0.5)
@@ -468,7 +508,7 @@ def test_early_bytes_held_are_bounded(balance, upstream, pki, gate):
     assert lb.record().reason == "client_gone"
 
 
-def test_a_server_first_protocol_needs_no_client_byte(balance, pki, keep):
+def test_a_server_first_protocol_needs_no_client_byte(balance: MakeBalancer, pki: Pki, keep: Keep) -> None:
     upstream = keep(Upstream(greeter(b"220 ready\r\n")))
     lb = balance(upstream)
     with connect(pki, lb.port) as client:
@@ -476,7 +516,9 @@ def test_a_server_first_protocol_needs_no_client_byte(balance, pki, keep):
 
 
 @pytest.mark.parametrize("how", ["reset", "fin"])
-def test_who_leaves_while_waiting_is_noticed(balance, upstream, pki, gate, how):
+def test_who_leaves_while_waiting_is_noticed(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, gate: Gate, how: str
+) -> None:
     lb = balance(upstream, authorize=gate, engine={"authorize_timeout": 20.0})
     with connect(pki, lb.port) as client:
         lb.wait_open(1, "authorize")
@@ -491,7 +533,9 @@ def test_who_leaves_while_waiting_is_noticed(balance, upstream, pki, gate, how):
     assert upstream.accepted == 0
 
 
-def test_a_half_close_while_waiting_goes_on(balance, upstream, pki, gate):
+def test_a_half_close_while_waiting_goes_on(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, gate: Gate
+) -> None:
     lb = balance(upstream, authorize=gate, engine={"authorize_timeout": 20.0})
     with connect(pki, lb.port) as client:
         lb.wait_open(1, "authorize")
@@ -503,7 +547,9 @@ def test_a_half_close_while_waiting_goes_on(balance, upstream, pki, gate):
         assert client.receive_to_end() == (b"all I have to say", End.CLOSE_NOTIFY)
 
 
-def test_stop_does_not_wait_for_a_verdict(balance, upstream, pki, gate):
+def test_stop_does_not_wait_for_a_verdict(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, gate: Gate
+) -> None:
     lb = balance(upstream, authorize=gate, engine={"authorize_timeout": 20.0})
     with connect(pki, lb.port) as client:
         lb.wait_open(1, "authorize")
@@ -515,7 +561,9 @@ def test_stop_does_not_wait_for_a_verdict(balance, upstream, pki, gate):
     assert lb.record().reason == "drained"
 
 
-def test_a_client_whose_hello_is_all_it_says(balance, upstream, pki, gate):
+def test_a_client_whose_hello_is_all_it_says(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, gate: Gate
+) -> None:
     """The verdict comes while the client's Finished and its first bytes arrive in one segment."""
     lb = balance(upstream, authorize=gate)
     gate.opened.set()

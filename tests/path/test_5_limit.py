@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from kit.balancer import Balancer
 from kit.clients import TlsClient, client_context, connect, plain
+from kit.fixtures import Keep, MakeBalancer, Options
+from kit.pki import Pki
 from kit.sockets import End, read_to_end
 from kit.upstreams import Blackhole, Refuser, Upstream, hold, resetter
 from kit.waiting import wait_until
@@ -18,7 +24,7 @@ from lbcore import RateLimitManager
 FOREVER = 1e-6  # opens per second: no token comes back within a test
 
 
-def try_to_get_in(port, context) -> TlsClient | None:
+def try_to_get_in(port: int, context: ssl.SSLContext) -> TlsClient | None:
     """An open connection that echoes, or None after a temporary refusal: close_notify, never a reset."""
     client = TlsClient(port, context)
     try:
@@ -39,7 +45,14 @@ def try_to_get_in(port, context) -> TlsClient | None:
     return None
 
 
-def all_at_once(count, port, context) -> list[TlsClient]:
+def get_in(port: int, context: ssl.SSLContext) -> TlsClient:
+    """An open connection that echoes."""
+    client = try_to_get_in(port, context)
+    assert client is not None
+    return client
+
+
+def all_at_once(count: int, port: int, context: ssl.SSLContext) -> list[TlsClient]:
     """Those who got in, of `count` who tried at the same moment."""
     barrier = threading.Barrier(count)
 
@@ -54,9 +67,11 @@ def all_at_once(count, port, context) -> list[TlsClient]:
 # ---- how many at once ----------------------------------------------------------------------------
 
 
-def test_two_hundred_against_fifty_admit_exactly_fifty(balance, upstream, pki):
+def test_two_hundred_against_fifty_admit_exactly_fifty(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     lb = balance(upstream)
-    limits = lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", max_open=50))
+    limits = lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", max_open=50))
     context = client_context(pki, pki.alice)
     for round_number in (1, 2):
         inside = all_at_once(200, lb.port, context)
@@ -73,19 +88,19 @@ def test_two_hundred_against_fifty_admit_exactly_fifty(balance, upstream, pki):
     assert (limits.admitted, limits.refused) == (100, 300)
 
 
-def test_limits_are_per_client(balance, upstream, pki):
+def test_limits_are_per_client(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
-    lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", max_open=1))
-    lb.policy.allow(pki.bob, "web", limits=RateLimitManager("bob", max_open=1))
+    lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", max_open=1))
+    lb.policy.limit(pki.bob, "web", limits=RateLimitManager("bob", max_open=1))
     alice, bob = client_context(pki, pki.alice), client_context(pki, pki.bob)
-    with try_to_get_in(lb.port, alice), try_to_get_in(lb.port, bob):
+    with get_in(lb.port, alice), get_in(lb.port, bob):
         assert try_to_get_in(lb.port, alice) is None
         assert try_to_get_in(lb.port, bob) is None
 
 
-def test_a_freed_slot_can_be_used(balance, upstream, pki):
+def test_a_freed_slot_can_be_used(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
-    limits = lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", max_open=1))
+    limits = lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", max_open=1))
     context = client_context(pki, pki.alice)
     for _ in range(10):
         client = try_to_get_in(lb.port, context)
@@ -95,31 +110,31 @@ def test_a_freed_slot_can_be_used(balance, upstream, pki):
         wait_until(lambda: limits.open == 0, "the slot is given back")
 
 
-def test_one_manager_counts_over_listeners(balance, upstream, pki):
+def test_one_manager_counts_over_listeners(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
-    lb.policy.allow(pki.alice, "web", "other", limits=RateLimitManager("alice", max_open=1))
+    lb.policy.limit(pki.alice, "web", "other", limits=RateLimitManager("alice", max_open=1))
     other = lb.add("other", upstream)
     context = client_context(pki, pki.alice)
-    with try_to_get_in(lb.port, context):
+    with get_in(lb.port, context):
         assert try_to_get_in(other.port, context) is None
 
 
-def test_python_counts_in_the_same_manager(balance, upstream, pki):
+def test_python_counts_in_the_same_manager(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
-    limits = lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", max_open=1))
+    limits = lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", max_open=1))
     assert limits.connection_opened()
     assert try_to_get_in(lb.port, client_context(pki, pki.alice)) is None
     limits.connection_closed()
-    with try_to_get_in(lb.port, client_context(pki, pki.alice)):
+    with get_in(lb.port, client_context(pki, pki.alice)):
         assert not limits.connection_opened()
 
 
 # ---- how many in a time --------------------------------------------------------------------------
 
 
-def test_a_burst_and_no_more(balance, upstream, pki):
+def test_a_burst_and_no_more(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
-    lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", rate=FOREVER, burst=5))
+    lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", rate=FOREVER, burst=5))
     inside = all_at_once(20, lb.port, client_context(pki, pki.alice))
     for client in inside:
         client.close()
@@ -128,11 +143,11 @@ def test_a_burst_and_no_more(balance, upstream, pki):
     assert upstream.accepted == 5
 
 
-def test_tokens_come_back_with_time(balance, upstream, pki):
+def test_tokens_come_back_with_time(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
-    lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", rate=5.0, burst=1))
+    lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", rate=5.0, burst=1))
     context = client_context(pki, pki.alice)
-    with try_to_get_in(lb.port, context):
+    with get_in(lb.port, context):
         pass
 
     def again() -> bool:
@@ -145,14 +160,14 @@ def test_tokens_come_back_with_time(balance, upstream, pki):
     wait_until(again, "a token is there again")
 
 
-def test_a_refused_attempt_costs_nothing(balance, upstream, pki):
+def test_a_refused_attempt_costs_nothing(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """Refusals by the concurrent cap must not eat the tokens of later attempts."""
     lb = balance(upstream)
     limits = RateLimitManager("alice", max_open=1, rate=FOREVER, burst=3)
-    lb.policy.allow(pki.alice, "web", limits=limits)
+    lb.policy.limit(pki.alice, "web", limits=limits)
     context = client_context(pki, pki.alice)
     for _ in range(3):
-        with try_to_get_in(lb.port, context):
+        with get_in(lb.port, context):
             for _ in range(4):
                 assert try_to_get_in(lb.port, context) is None
         wait_until(lambda: limits.open == 0, "the slot is given back")
@@ -161,9 +176,9 @@ def test_a_refused_attempt_costs_nothing(balance, upstream, pki):
     assert len(lb.records.wait(1, reason="rate")) == 1
 
 
-def test_a_token_comes_back_when_no_upstream_answers(balance, keep, pki):
+def test_a_token_comes_back_when_no_upstream_answers(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     lb = balance(keep(Refuser()))
-    limits = lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", rate=FOREVER, burst=1))
+    limits = lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", rate=FOREVER, burst=1))
     context = client_context(pki, pki.alice)
     for _ in range(5):
         assert try_to_get_in(lb.port, context) is None
@@ -171,11 +186,13 @@ def test_a_token_comes_back_when_no_upstream_answers(balance, keep, pki):
     assert limits.open == 0
 
 
-def test_a_token_does_not_come_back_when_the_client_leaves(balance, upstream, pki):
+def test_a_token_does_not_come_back_when_the_client_leaves(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     lb = balance(upstream)
-    lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", rate=FOREVER, burst=1))
+    lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", rate=FOREVER, burst=1))
     context = client_context(pki, pki.alice)
-    with try_to_get_in(lb.port, context) as client:
+    with get_in(lb.port, context) as client:
         client.reset()
     assert try_to_get_in(lb.port, context) is None
     lb.record(reason="rate")
@@ -184,27 +201,27 @@ def test_a_token_does_not_come_back_when_the_client_leaves(balance, upstream, pk
 # ---- a slot comes back whatever happens ----------------------------------------------------------
 
 
-def is_past_the_limit(lb, client) -> bool:
+def is_past_the_limit(lb: Balancer, client: TlsClient) -> bool:
     return any(
         connection["source"] == client.source and connection["stage"] in ("dial", "forward")
         for connection in lb.engine.connections()
     )
 
 
-def leave_politely(lb, context) -> None:
+def leave_politely(lb: Balancer, context: ssl.SSLContext) -> None:
     with TlsClient(lb.port, context) as client:
         client.handshake()
         client.send(b"x")
 
 
-def leave_by_reset(lb, context) -> None:
+def leave_by_reset(lb: Balancer, context: ssl.SSLContext) -> None:
     with TlsClient(lb.port, context) as client:
         client.handshake()
         wait_until(lambda: is_past_the_limit(lb, client), "it is admitted")
         client.reset()
 
 
-def leave_by_fin(lb, context) -> None:
+def leave_by_fin(lb: Balancer, context: ssl.SSLContext) -> None:
     with TlsClient(lb.port, context) as client:
         client.handshake()
         wait_until(lambda: is_past_the_limit(lb, client), "it is admitted")
@@ -212,14 +229,14 @@ def leave_by_fin(lb, context) -> None:
         client.receive_to_end()
 
 
-def stay_until_refused(lb, context) -> None:
+def stay_until_refused(lb: Balancer, context: ssl.SSLContext) -> None:
     with TlsClient(lb.port, context) as client:
         client.handshake()
         client.sock.settimeout(20)
         client.receive_to_end()
 
 
-def speak_and_stay(lb, context) -> None:
+def speak_and_stay(lb: Balancer, context: ssl.SSLContext) -> None:
     with TlsClient(lb.port, context) as client:
         client.handshake()
         client.send(b"x")
@@ -245,9 +262,18 @@ def speak_and_stay(lb, context) -> None:
         "dial refused", "dial timeout", "client reset in dial", "client fin in dial", "idle",
     ],
 )  # fmt: skip
-def test_slots_come_back(balance, keep, pki, make_upstream, visit, options):
+def test_slots_come_back(
+    balance: MakeBalancer,
+    keep: Keep,
+    pki: Pki,
+    make_upstream: Callable[[],
+    Any],
+    visit: Callable[...,
+    None],
+    options: Options,
+) -> None:
     lb = balance(keep(make_upstream()), app=options)
-    limits = lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", max_open=4))
+    limits = lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", max_open=4))
     context = client_context(pki, pki.alice)
     for _ in range(5):
         with ThreadPoolExecutor(4) as pool:
@@ -257,9 +283,11 @@ def test_slots_come_back(balance, keep, pki, make_upstream, visit, options):
     assert limits.refused == 0
 
 
-def test_slots_come_back_when_access_is_lost_and_at_stop(balance, upstream, pki):
+def test_slots_come_back_when_access_is_lost_and_at_stop(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     lb = balance(upstream)
-    limits = lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", max_open=2))
+    limits = lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", max_open=2))
     with connect(pki, lb.port) as client:
         client.echo(b"x")
         lb.engine.set_policy([])
@@ -276,9 +304,9 @@ def test_slots_come_back_when_access_is_lost_and_at_stop(balance, upstream, pki)
 # ---- the application's own scope -----------------------------------------------------------------
 
 
-def test_a_full_application(balance, upstream, pki):
+def test_a_full_application(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream, app={"max_connections": 10})
-    limits = lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", max_open=50))
+    limits = lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", max_open=50))
     context = client_context(pki, pki.alice)
     inside = all_at_once(40, lb.port, context)
     assert len(inside) == 10
@@ -288,21 +316,23 @@ def test_a_full_application(balance, upstream, pki):
     for client in inside:
         client.close()
     lb.wait_quiet()
-    with try_to_get_in(lb.port, context) as client:
+    with get_in(lb.port, context) as client:
         client.echo(b"room again")
 
 
-def test_a_full_application_costs_the_client_nothing(balance, upstream, pki):
+def test_a_full_application_costs_the_client_nothing(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     lb = balance(upstream, app={"max_connections": 1})
     limits = RateLimitManager("alice", max_open=2, rate=FOREVER, burst=2)
-    lb.policy.allow(pki.alice, "web", limits=limits)
+    lb.policy.limit(pki.alice, "web", limits=limits)
     context = client_context(pki, pki.alice)
-    with try_to_get_in(lb.port, context):
+    with get_in(lb.port, context):
         for _ in range(5):
             assert try_to_get_in(lb.port, context) is None
         assert limits.open == 1
     wait_until(lambda: lb.app.open_connections == 0, "it is over")
-    with try_to_get_in(lb.port, context) as client:
+    with get_in(lb.port, context) as client:
         client.echo(b"the second token is still there")
     assert len(lb.records.wait(5, reason="app_full")) == 5
 
@@ -327,7 +357,9 @@ def plain_in(address: str, port: int) -> socket.socket | None:
     return None
 
 
-def test_plaintext_clients_are_counted_by_address(balance, upstream, keep):
+def test_plaintext_clients_are_counted_by_address(
+    balance: MakeBalancer, upstream: Upstream, keep: Keep
+) -> None:
     lb = balance(upstream, plaintext=True, source_limits=lbcore.LimitClass(max_open=2))
     first = [keep(plain_in("127.0.0.1", lb.port)) for _ in range(2)]
     assert all(first)
@@ -339,7 +371,7 @@ def test_plaintext_clients_are_counted_by_address(balance, upstream, keep):
     assert upstream.accepted == 3
 
 
-def test_plaintext_clients_have_a_rate(balance, upstream, keep):
+def test_plaintext_clients_have_a_rate(balance: MakeBalancer, upstream: Upstream, keep: Keep) -> None:
     lb = balance(upstream, plaintext=True, source_limits=lbcore.LimitClass(rate=FOREVER, burst=2))
     for _ in range(2):
         assert keep(plain_in("127.0.0.1", lb.port)) is not None
@@ -347,7 +379,7 @@ def test_plaintext_clients_have_a_rate(balance, upstream, keep):
     assert lb.record(event="conn.deny").reason == "rate"
 
 
-def test_a_plaintext_refusal_is_a_clean_end(balance, upstream, keep):
+def test_a_plaintext_refusal_is_a_clean_end(balance: MakeBalancer, upstream: Upstream, keep: Keep) -> None:
     lb = balance(upstream, plaintext=True, app={"max_connections": 1})
     assert keep(plain_in("127.0.0.1", lb.port)) is not None
     with plain(lb.port) as client:

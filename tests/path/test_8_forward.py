@@ -10,12 +10,14 @@ import threading
 import time
 
 import pytest
-from kit.balancer import Stopwatch
+from kit.balancer import Balancer, Stopwatch
 from kit.clients import TlsClient, client_context, connect, plain, s_client
+from kit.fixtures import Keep, MakeBalancer
 from kit.memory import anonymous_bytes, pipe_ends
+from kit.pki import Pki
 from kit.servers import require_server
 from kit.sockets import End, read_exactly, read_to_end, reset
-from kit.upstreams import Session, Upstream, echo, hold, reply_after_end, resetter, sink, source
+from kit.upstreams import Script, Session, Upstream, echo, hold, reply_after_end, resetter, sink, source
 from kit.waiting import wait_until
 
 SIZES = [0, 1, 16383, 16384, 16385, 65535, 65536, 65537, 1_000_003]
@@ -35,7 +37,7 @@ def send_all(client: TlsClient | socket.socket, data: bytes) -> threading.Thread
     return thread
 
 
-def forwarding(lb, pki) -> TlsClient:
+def forwarding(lb: Balancer, pki: Pki) -> TlsClient:
     """A client whose connection is past every earlier stage: an end before that cancels the dial."""
     client = connect(pki, lb.port)
     lb.wait_open(1)
@@ -46,7 +48,7 @@ def forwarding(lb, pki) -> TlsClient:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_down(balance, keep, pki, size):
+def test_down(balance: MakeBalancer, keep: Keep, pki: Pki, size: int) -> None:
     data = pattern(size)
     lb = balance(keep(Upstream(source(data))))
     with connect(pki, lb.port) as client:
@@ -56,7 +58,7 @@ def test_down(balance, keep, pki, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_up(balance, keep, pki, size):
+def test_up(balance: MakeBalancer, keep: Keep, pki: Pki, size: int) -> None:
     data = pattern(size)
     upstream = keep(Upstream(sink))
     lb = balance(upstream)
@@ -71,7 +73,7 @@ def test_up(balance, keep, pki, size):
 
 
 @pytest.mark.parametrize("size", [1, 16384, 5 * MIB])
-def test_both_ways_at_once(balance, upstream, pki, size):
+def test_both_ways_at_once(balance: MakeBalancer, upstream: Upstream, pki: Pki, size: int) -> None:
     lb = balance(upstream)
     data = pattern(size)
     plain_client, tls_client = lb.add("raw", upstream, plaintext=True), connect(pki, lb.port)
@@ -90,7 +92,7 @@ def test_both_ways_at_once(balance, upstream, pki, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_plaintext(balance, keep, size):
+def test_plaintext(balance: MakeBalancer, keep: Keep, size: int) -> None:
     data = pattern(size)
     downstream, upstream = keep(Upstream(source(data))), keep(Upstream(sink))
     lb = balance(downstream, plaintext=True)
@@ -106,7 +108,9 @@ def test_plaintext(balance, keep, size):
 
 
 @pytest.mark.parametrize("size", [65537, 4 * MIB])
-def test_a_reader_that_pauses_still_gets_all_and_a_clean_end(balance, keep, pki, size):
+def test_a_reader_that_pauses_still_gets_all_and_a_clean_end(
+    balance: MakeBalancer, keep: Keep, pki: Pki, size: int
+) -> None:
     """The upstream has ended long before; its last bytes wait in the balancer."""
     data = pattern(size)
     upstream = keep(Upstream(source(data)))
@@ -119,7 +123,7 @@ def test_a_reader_that_pauses_still_gets_all_and_a_clean_end(balance, keep, pki,
         assert client.receive_to_end() == (data, End.CLOSE_NOTIFY)
 
 
-def test_a_server_side_that_only_talks(balance, keep, pki):
+def test_a_server_side_that_only_talks(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     """Many small writes become many records; none is lost."""
     parts = [bytes([n % 251]) * (n % 100 + 1) for n in range(3000)]
 
@@ -132,7 +136,7 @@ def test_a_server_side_that_only_talks(balance, keep, pki):
         assert client.receive_to_end() == (b"".join(parts), End.CLOSE_NOTIFY)
 
 
-def test_single_bytes_both_ways(balance, upstream, pki):
+def test_single_bytes_both_ways(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     with connect(pki, lb.port) as client:
         for byte in b"every one of these is a record of its own":
@@ -142,7 +146,7 @@ def test_single_bytes_both_ways(balance, upstream, pki):
 # ---- TLS records ---------------------------------------------------------------------------------
 
 
-def test_records_cut_anywhere(balance, upstream, pki):
+def test_records_cut_anywhere(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     with connect(pki, lb.port) as client:
         sealed = client.seal(b"in pieces")
@@ -152,7 +156,9 @@ def test_records_cut_anywhere(balance, upstream, pki):
 
 
 @pytest.mark.parametrize("good", [1, 16384, 16385, 60000])
-def test_what_came_before_a_bad_record_is_delivered(balance, keep, pki, good):
+def test_what_came_before_a_bad_record_is_delivered(
+    balance: MakeBalancer, keep: Keep, pki: Pki, good: int
+) -> None:
     """In one segment: records that are fine, then one that is not."""
     upstream = keep(Upstream(sink))
     lb = balance(upstream)
@@ -168,7 +174,7 @@ def test_what_came_before_a_bad_record_is_delivered(balance, keep, pki, good):
 
 
 @pytest.mark.parametrize("updates", [1, 100])
-def test_key_updates(balance, upstream, updates):
+def test_key_updates(balance: MakeBalancer, upstream: Upstream, updates: int) -> None:
     """`K` at the start of a line makes s_client change its keys and ask the server to do so too."""
     openssl = require_server("openssl")
     lb = balance(upstream)
@@ -189,7 +195,7 @@ def test_key_updates(balance, upstream, updates):
 # ---- half-close ----------------------------------------------------------------------------------
 
 
-def test_the_upstream_answers_after_the_client_has_ended(balance, keep, pki):
+def test_the_upstream_answers_after_the_client_has_ended(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     answer = pattern(300_000)
     upstream = keep(Upstream(reply_after_end(answer)))
     lb = balance(upstream)
@@ -201,7 +207,7 @@ def test_the_upstream_answers_after_the_client_has_ended(balance, keep, pki):
     assert lb.record().reason == "client_closed"
 
 
-def test_fin_after_close_notify_changes_nothing(balance, keep, pki):
+def test_fin_after_close_notify_changes_nothing(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     answer = pattern(300_000)
     lb = balance(keep(Upstream(reply_after_end(answer))))
     with connect(pki, lb.port) as client:
@@ -212,7 +218,7 @@ def test_fin_after_close_notify_changes_nothing(balance, keep, pki):
     assert lb.record().reason == "client_closed"
 
 
-def test_the_client_goes_on_after_the_upstream_has_ended(balance, keep, pki):
+def test_the_client_goes_on_after_the_upstream_has_ended(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     upstream = keep(Upstream(source(b"that was all")))
     lb = balance(upstream)
     data = pattern(MIB)
@@ -226,7 +232,7 @@ def test_the_client_goes_on_after_the_upstream_has_ended(balance, keep, pki):
 
 
 @pytest.mark.parametrize("size", [10, MIB])
-def test_plaintext_half_close_both_ways(balance, keep, size):
+def test_plaintext_half_close_both_ways(balance: MakeBalancer, keep: Keep, size: int) -> None:
     answer = pattern(size)
     late = keep(Upstream(reply_after_end(answer)))
     early = keep(Upstream(source(answer)))
@@ -247,7 +253,7 @@ def test_plaintext_half_close_both_ways(balance, keep, size):
 # ---- aborts --------------------------------------------------------------------------------------
 
 
-def test_an_upstream_reset_is_no_clean_end(balance, keep, pki):
+def test_an_upstream_reset_is_no_clean_end(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     before = pattern(100_000)
     upstream = keep(Upstream(resetter(before)))
     lb = balance(upstream)
@@ -261,7 +267,7 @@ def test_an_upstream_reset_is_no_clean_end(balance, keep, pki):
     assert (record.event, record.reason, record.bytes_out) == ("conn.close", "upstream_reset", len(before))
 
 
-def test_a_plaintext_upstream_reset_is_a_reset(balance, keep):
+def test_a_plaintext_upstream_reset_is_a_reset(balance: MakeBalancer, keep: Keep) -> None:
     lb = balance(keep(Upstream(resetter(b"hi"))), plaintext=True)
     with plain(lb.port) as client:
         assert client.recv(2) == b"hi"
@@ -270,7 +276,7 @@ def test_a_plaintext_upstream_reset_is_a_reset(balance, keep):
 
 
 @pytest.mark.parametrize("script", [echo, sink, hold], ids=["echo", "sink", "hold"])
-def test_a_client_reset_is_passed_on(balance, keep, pki, script):
+def test_a_client_reset_is_passed_on(balance: MakeBalancer, keep: Keep, pki: Pki, script: Script) -> None:
     upstream = keep(Upstream(script))
     lb = balance(upstream)
     with forwarding(lb, pki) as client:
@@ -283,7 +289,9 @@ def test_a_client_reset_is_passed_on(balance, keep, pki, script):
 
 
 @pytest.mark.parametrize("size", [1, 100_000, 3 * MIB])
-def test_a_client_that_vanishes_is_passed_on_as_a_reset(balance, keep, pki, size):
+def test_a_client_that_vanishes_is_passed_on_as_a_reset(
+    balance: MakeBalancer, keep: Keep, pki: Pki, size: int
+) -> None:
     """FIN without close_notify: every byte is delivered, and then no clean end."""
     upstream = keep(Upstream(sink))
     lb = balance(upstream)
@@ -298,7 +306,7 @@ def test_a_client_that_vanishes_is_passed_on_as_a_reset(balance, keep, pki, size
     assert (record.reason, record.bytes_in) == ("client_truncated", size)
 
 
-def test_on_truncated_eof(balance, keep, pki):
+def test_on_truncated_eof(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     upstream = keep(Upstream(reply_after_end(b"done")))
     lb = balance(upstream, app={"on_truncated": "eof"})
     with forwarding(lb, pki) as client:
@@ -309,7 +317,7 @@ def test_on_truncated_eof(balance, keep, pki):
     assert lb.record().reason == "client_closed"
 
 
-def test_a_fin_after_the_upstream_has_ended_is_fine(balance, keep, pki):
+def test_a_fin_after_the_upstream_has_ended_is_fine(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     """Our close_notify is out already: nobody takes an aborted stream for a complete one."""
     upstream = keep(Upstream(source(b"bye")))
     lb = balance(upstream)
@@ -321,7 +329,9 @@ def test_a_fin_after_the_upstream_has_ended_is_fine(balance, keep, pki):
 
 
 @pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plaintext"])
-def test_resets_while_bytes_flow_never_harm_the_process(balance, keep, pki, plaintext):
+def test_resets_while_bytes_flow_never_harm_the_process(
+    balance: MakeBalancer, keep: Keep, pki: Pki, plaintext: bool
+) -> None:
     """Writing to a socket that was reset raises SIGPIPE, in splice too."""
     upstream = keep(Upstream(source(bytes(8 * MIB))))
     lb = balance(upstream, plaintext=plaintext)
@@ -341,7 +351,7 @@ def test_resets_while_bytes_flow_never_harm_the_process(balance, keep, pki, plai
 # ---- stalls and memory ---------------------------------------------------------------------------
 
 
-def settled(lb) -> bool:
+def settled(lb: Balancer) -> bool:
     """Whether no byte moves any more."""
 
     def moved() -> list[tuple[int, int]]:
@@ -376,7 +386,9 @@ class Pusher:
 
 
 @pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plaintext"])
-def test_memory_of_stalled_connections_is_bounded(balance, keep, pki, plaintext):
+def test_memory_of_stalled_connections_is_bounded(
+    balance: MakeBalancer, keep: Keep, pki: Pki, plaintext: bool
+) -> None:
     """Both directions full and nobody reads: less than 256 KiB each."""
     count = 32
     block = bytes(MIB)
@@ -413,7 +425,9 @@ def test_memory_of_stalled_connections_is_bounded(balance, keep, pki, plaintext)
     assert grown / count < 256 * 1024
 
 
-def test_a_stall_loses_nothing_and_leaves_the_other_direction_alone(balance, keep, pki):
+def test_a_stall_loses_nothing_and_leaves_the_other_direction_alone(
+    balance: MakeBalancer, keep: Keep, pki: Pki
+) -> None:
     ticks = 50
 
     def tick_then_read(session: Session) -> None:
@@ -446,7 +460,9 @@ def test_a_stall_loses_nothing_and_leaves_the_other_direction_alone(balance, kee
 
 
 @pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plaintext"])
-def test_a_reader_that_comes_back_gets_everything(balance, keep, pki, plaintext):
+def test_a_reader_that_comes_back_gets_everything(
+    balance: MakeBalancer, keep: Keep, pki: Pki, plaintext: bool
+) -> None:
     upstream = keep(Upstream(hold, receive_buffer=4096))
     lb = balance(upstream, plaintext=plaintext)
     data = pattern(24 * MIB)
@@ -465,7 +481,7 @@ def test_a_reader_that_comes_back_gets_everything(balance, keep, pki, plaintext)
     assert hashlib.sha256(upstream.session().received).digest() == hashlib.sha256(data).digest()
 
 
-def test_a_stalled_connection_never_slows_another(balance, keep, pki):
+def test_a_stalled_connection_never_slows_another(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     stuck, working = keep(Upstream(hold, receive_buffer=4096)), keep(Upstream())
     lb = balance(stuck, engine={"workers": 1})
     lb.policy.allow(pki.alice, "web", "other")
@@ -485,7 +501,7 @@ def test_a_stalled_connection_never_slows_another(balance, keep, pki):
 # ---- splice --------------------------------------------------------------------------------------
 
 
-def test_plaintext_in_bulk_goes_through_pipes(balance, keep):
+def test_plaintext_in_bulk_goes_through_pipes(balance: MakeBalancer, keep: Keep) -> None:
     upstream = keep(Upstream(sink))
     lb = balance(upstream, plaintext=True)
     data = pattern(24 * MIB)
@@ -498,7 +514,7 @@ def test_plaintext_in_bulk_goes_through_pipes(balance, keep):
     assert pipe_ends() > before
 
 
-def test_tls_never_goes_through_pipes(balance, keep, pki):
+def test_tls_never_goes_through_pipes(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     upstream = keep(Upstream(sink))
     lb = balance(upstream)
     before = pipe_ends()
@@ -509,7 +525,7 @@ def test_tls_never_goes_through_pipes(balance, keep, pki):
     assert pipe_ends() == before
 
 
-def test_small_segments_do_not_jam_a_pipe(balance, keep):
+def test_small_segments_do_not_jam_a_pipe(balance: MakeBalancer, keep: Keep) -> None:
     """A pipe has a slot per segment, so some 23 kB of small ones fill it while it looks nearly empty."""
     bulk = pattern(6 * MIB)
     parts = [bytes([n % 251]) * (n % 100 + 1) for n in range(20_000)]
@@ -533,7 +549,7 @@ def test_small_segments_do_not_jam_a_pipe(balance, keep):
 
 
 @pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plaintext"])
-def test_idle_connections_end(balance, upstream, pki, plaintext):
+def test_idle_connections_end(balance: MakeBalancer, upstream: Upstream, pki: Pki, plaintext: bool) -> None:
     lb = balance(upstream, plaintext=plaintext, app={"idle_timeout": 0.4})
     with plain(lb.port) if plaintext else connect(pki, lb.port) as client:
         if plaintext:
@@ -550,7 +566,9 @@ def test_idle_connections_end(balance, upstream, pki, plaintext):
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_traffic_in_one_direction_keeps_it_open(balance, keep, pki, direction):
+def test_traffic_in_one_direction_keeps_it_open(
+    balance: MakeBalancer, keep: Keep, pki: Pki, direction: str
+) -> None:
     def talk(session: Session) -> None:
         for _ in range(15):
             session.sock.sendall(b".")
@@ -571,7 +589,7 @@ def test_traffic_in_one_direction_keeps_it_open(balance, keep, pki, direction):
 
 
 @pytest.mark.parametrize("who", ["client", "upstream"])
-def test_half_closed_connections_end(balance, keep, pki, who):
+def test_half_closed_connections_end(balance: MakeBalancer, keep: Keep, pki: Pki, who: str) -> None:
     upstream = keep(Upstream(hold if who == "client" else source(b"")))
     lb = balance(upstream, app={"half_close_timeout": 0.4, "idle_timeout": 60.0})
     with connect(pki, lb.port) as client:
@@ -585,7 +603,7 @@ def test_half_closed_connections_end(balance, keep, pki, who):
     assert (record.event, record.reason) == ("conn.close", "half_close_timeout")
 
 
-def test_a_half_closed_connection_lives_while_bytes_flow(balance, keep, pki):
+def test_a_half_closed_connection_lives_while_bytes_flow(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     def trickle(session: Session) -> None:
         session.collect()
         for _ in range(15):
@@ -598,7 +616,9 @@ def test_a_half_closed_connection_lives_while_bytes_flow(balance, keep, pki):
         assert client.receive_to_end() == (b"." * 15, End.CLOSE_NOTIFY)
 
 
-def test_a_quiet_connection_works_after_its_buffers_went_back(balance, upstream, pki):
+def test_a_quiet_connection_works_after_its_buffers_went_back(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     """After a second without a byte the TLS state shrinks; the listener may even be gone by then."""
     lb = balance(upstream)
     data = pattern(100_000)

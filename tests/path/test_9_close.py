@@ -10,7 +10,9 @@ import time
 import pytest
 from kit.balancer import Balancer, Stopwatch
 from kit.clients import TlsClient, client_context, connect, plain
+from kit.fixtures import Keep, MakeBalancer, Options
 from kit.leaks import core_threads
+from kit.pki import Pki
 from kit.sockets import End, read_to_end, reset
 from kit.upstreams import Refuser, Session, Upstream, hold, sink, source
 from kit.waiting import wait_until
@@ -19,7 +21,7 @@ import lbcore
 from lbcore import RateLimitManager
 
 
-def forwarding(lb, pki) -> TlsClient:
+def forwarding(lb: Balancer, pki: Pki) -> TlsClient:
     """A client whose connection is past every earlier stage."""
     client = connect(pki, lb.port)
     lb.wait_open(1)
@@ -29,7 +31,7 @@ def forwarding(lb, pki) -> TlsClient:
 # ---- records -------------------------------------------------------------------------------------
 
 
-def test_the_record_of_a_connection(balance, keep, pki):
+def test_the_record_of_a_connection(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     upstream = keep(Upstream())
     lb = balance(upstream)
     started = time.time()
@@ -37,7 +39,8 @@ def test_the_record_of_a_connection(balance, keep, pki):
         client.echo(b"12345")
         source_address = client.source
     record = lb.record()
-    varying = {"id": "", "time": 0.0, "handshake_ms": 0, "connect_ms": 0, "duration_ms": 0, "cipher": ""}
+    varying: Options = {"id": "", "time": 0.0, "cipher": "", "handshake_ms": 0, "connect_ms": 0}
+    varying["duration_ms"] = 0
     assert record._replace(**varying) == lbcore.Record(
         event="conn.close",
         id="",
@@ -68,7 +71,7 @@ def test_the_record_of_a_connection(balance, keep, pki):
     assert record.connect_ms > 0
 
 
-def test_a_plaintext_record_claims_nothing(balance, upstream):
+def test_a_plaintext_record_claims_nothing(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream, plaintext=True)
     with plain(lb.port) as client:
         client.sendall(b"x")
@@ -78,7 +81,7 @@ def test_a_plaintext_record_claims_nothing(balance, upstream):
     assert (record.handshake_ms, record.reason) == (None, "client_closed")
 
 
-def test_one_record_each_and_no_id_twice(balance, upstream, pki):
+def test_one_record_each_and_no_id_twice(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     for _ in range(50):
         with connect(pki, lb.port) as client:
@@ -92,7 +95,7 @@ def test_one_record_each_and_no_id_twice(balance, upstream, pki):
     assert lb.engine.stats()["log_dropped"] == 0
 
 
-def test_counters_add_up(balance, upstream, pki):
+def test_counters_add_up(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     for _ in range(3):
         with connect(pki, lb.port) as client:
@@ -107,14 +110,16 @@ def test_counters_add_up(balance, upstream, pki):
     assert stats["ended"] == {"client_closed": 3, "no_certificate": 1}
 
 
-def test_who_ended_first_is_the_reason(balance, keep, pki):
+def test_who_ended_first_is_the_reason(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     lb = balance(keep(Upstream(source(b"bye"))))
     with connect(pki, lb.port) as client:
         assert client.receive_to_end() == (b"bye", End.CLOSE_NOTIFY)
     assert lb.record().reason == "upstream_closed"
 
 
-def test_a_consumer_of_records_that_fails_harms_nobody(pki, upstream, caplog):
+def test_a_consumer_of_records_that_fails_harms_nobody(
+    pki: Pki, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(batch: list[lbcore.Record]) -> None:
         raise RuntimeError("the disk is full")
 
@@ -126,7 +131,7 @@ def test_a_consumer_of_records_that_fails_harms_nobody(pki, upstream, caplog):
         wait_until(lambda: "the disk is full" in caplog.text, "it is logged")
 
 
-def test_without_a_consumer_nothing_is_written_down(pki, upstream):
+def test_without_a_consumer_nothing_is_written_down(pki: Pki, upstream: Upstream) -> None:
     with Balancer(pki, upstream, engine={"on_records": None}) as lb:
         with connect(pki, lb.port) as client:
             client.echo(b"x")
@@ -138,7 +143,9 @@ def test_without_a_consumer_nothing_is_written_down(pki, upstream):
 
 
 @pytest.mark.parametrize("size", [0, 1024, 16384, 65536])
-def test_a_temporary_refusal_is_readable_whatever_the_client_had_said(balance, keep, pki, size):
+def test_a_temporary_refusal_is_readable_whatever_the_client_had_said(
+    balance: MakeBalancer, keep: Keep, pki: Pki, size: int
+) -> None:
     """Closing with unread bytes in the socket would send a reset that destroys the close_notify."""
     lb = balance(keep(Refuser()))
     context = client_context(pki, pki.alice)
@@ -149,7 +156,7 @@ def test_a_temporary_refusal_is_readable_whatever_the_client_had_said(balance, k
             assert client.receive_to_end() == (b"", End.CLOSE_NOTIFY)
 
 
-def test_lingering_is_short(balance, keep, pki):
+def test_lingering_is_short(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     """A refused client that neither reads nor closes is not waited for."""
     lb = balance(keep(Refuser()))
     clients = [connect(pki, lb.port) for _ in range(20)]
@@ -161,9 +168,9 @@ def test_lingering_is_short(balance, keep, pki):
         client.close()
 
 
-def test_a_lingering_client_holds_no_slot(balance, keep, pki):
+def test_a_lingering_client_holds_no_slot(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     lb = balance(keep(Refuser()))
-    limits = lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", max_open=1))
+    limits = lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", max_open=1))
     clients = [keep(connect(pki, lb.port)) for _ in range(3)]
     assert len(lb.records.wait(3)) == 3
     assert limits.open == 0
@@ -177,7 +184,9 @@ ENDS = ("polite", "fin", "reset")
 
 @pytest.mark.parametrize("upstream_end", ["fin", "reset"])
 @pytest.mark.parametrize("client_end", ENDS)
-def test_both_sides_end_at_the_same_moment(balance, keep, pki, client_end, upstream_end):
+def test_both_sides_end_at_the_same_moment(
+    balance: MakeBalancer, keep: Keep, pki: Pki, client_end: str, upstream_end: str
+) -> None:
     barrier = threading.Barrier(2)
 
     def end_together(session: Session) -> None:
@@ -212,7 +221,7 @@ def test_both_sides_end_at_the_same_moment(balance, keep, pki, client_end, upstr
 # ---- stop ----------------------------------------------------------------------------------------
 
 
-def test_stop_resets_who_is_open(balance, keep, pki):
+def test_stop_resets_who_is_open(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     upstream = keep(Upstream(hold))
     lb = balance(upstream)
     with forwarding(lb, pki) as client:
@@ -224,7 +233,7 @@ def test_stop_resets_who_is_open(balance, keep, pki):
     assert upstream.session().wait_end() is End.RESET
 
 
-def test_stop_of_an_idle_engine_is_at_once(balance, upstream):
+def test_stop_of_an_idle_engine_is_at_once(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream)
     watch = Stopwatch()
     assert lb.engine.stop(drain=30.0) is True
@@ -238,7 +247,7 @@ def test_stop_of_an_idle_engine_is_at_once(balance, upstream):
         plain(lb.port)
 
 
-def test_a_drain_lets_open_connections_finish(balance, upstream, pki):
+def test_a_drain_lets_open_connections_finish(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     client = connect(pki, lb.port)
     client.echo(b"before")
@@ -263,7 +272,7 @@ def refuses(port: int) -> bool:
     return False
 
 
-def test_a_drain_has_an_end(balance, upstream, pki):
+def test_a_drain_has_an_end(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     with forwarding(lb, pki) as client:
         watch = Stopwatch()
@@ -273,7 +282,7 @@ def test_a_drain_has_an_end(balance, upstream, pki):
     assert lb.record().reason == "drained"
 
 
-def test_a_drain_can_be_cut_short(balance, upstream, pki):
+def test_a_drain_can_be_cut_short(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
     with forwarding(lb, pki) as client:
         answers = []
@@ -288,7 +297,9 @@ def test_a_drain_can_be_cut_short(balance, upstream, pki):
         client.receive_to_end()
 
 
-def test_who_waits_in_the_kernels_queue_is_served_before_the_port_closes(balance, upstream, keep):
+def test_who_waits_in_the_kernels_queue_is_served_before_the_port_closes(
+    balance: MakeBalancer, upstream: Upstream, keep: Keep
+) -> None:
     """The kernel has promised a connection to whoever is in its queue."""
     lb = balance(upstream, plaintext=True)
     clients = [keep(plain(lb.port)) for _ in range(100)]
@@ -298,7 +309,7 @@ def test_who_waits_in_the_kernels_queue_is_served_before_the_port_closes(balance
         assert client.recv(1) == b"x"
 
 
-def test_stop_under_load_leaves_nothing(balance, keep, pki):
+def test_stop_under_load_leaves_nothing(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     upstream = keep(Upstream())
     lb = balance(upstream)
     going = threading.Event()
@@ -327,7 +338,7 @@ def test_stop_under_load_leaves_nothing(balance, keep, pki):
 # ---- what is going on ----------------------------------------------------------------------------
 
 
-def test_the_table_of_open_connections(balance, keep, pki):
+def test_the_table_of_open_connections(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     upstream = keep(Upstream(sink))
     lb = balance(upstream)
     with forwarding(lb, pki) as client:
@@ -343,7 +354,7 @@ def test_the_table_of_open_connections(balance, keep, pki):
     assert lb.record().id == row["id"]
 
 
-def test_a_plain_client_that_stays_after_a_clean_end(balance, keep):
+def test_a_plain_client_that_stays_after_a_clean_end(balance: MakeBalancer, keep: Keep) -> None:
     lb = balance(keep(Refuser()), plaintext=True)
     with plain(lb.port) as client:
         assert read_to_end(client) == (b"", End.FIN)

@@ -10,7 +10,9 @@ import time
 
 import pytest
 from kit.clients import TlsClient, client_context, plain
+from kit.fixtures import Keep, MakeBalancer
 from kit.leaks import descriptors
+from kit.pki import Pki
 from kit.sockets import reset
 from kit.upstreams import Refuser, Session, Upstream, echo
 from kit.waiting import wait_until
@@ -39,7 +41,9 @@ def moody(session: Session) -> None:
 class Visitor(threading.Thread):
     """Visits until the time is up; `wrong` holds what came back different from what was sent."""
 
-    def __init__(self, seed: int, until: float, tls_port: int, plain_port: int, contexts) -> None:
+    def __init__(
+        self, seed: int, until: float, tls_port: int, plain_port: int, contexts: list[ssl.SSLContext]
+    ) -> None:
         super().__init__(daemon=True)
         self._random = random.Random(seed)
         self._until = until
@@ -102,11 +106,11 @@ class Visitor(threading.Thread):
 
 
 @pytest.mark.slow
-def test_churn(balance, keep, pki):
+def test_churn(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     upstreams = [keep(Upstream(moody)) for _ in range(3)]
     dead = keep(Refuser())
     lb = balance(*upstreams, dead, app={"half_close_timeout": 2.0, "passive_eject": 0.2})
-    limits = lb.policy.allow(pki.alice, "web", limits=RateLimitManager("alice", max_open=6))
+    limits = lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice", max_open=6))
     lb.policy.allow(pki.bob, "web")
     raw = lb.add("raw", *upstreams, dead, plaintext=True, max_connections=20)
     contexts = [

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from kit.clients import connect, plain
+from kit.fixtures import MakeBalancer
+from kit.pki import Pki
 from kit.sockets import End
+from kit.upstreams import Upstream
 from kit.waiting import wait_until
 
 
@@ -34,7 +37,7 @@ def child(report: Callable[[], str]) -> Iterator[str]:
         os.waitpid(pid, 0)
 
 
-def test_the_engine_is_dead_in_the_child(balance, upstream):
+def test_the_engine_is_dead_in_the_child(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream)
 
     def report() -> str:
@@ -51,7 +54,9 @@ def test_the_engine_is_dead_in_the_child(balance, upstream):
     assert lb.engine.state == "running"
 
 
-def test_peers_of_the_parent_see_their_ends_while_the_child_lives(balance, upstream, pki):
+def test_peers_of_the_parent_see_their_ends_while_the_child_lives(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     """A copy of a socket in the child would hold back the FIN and the reset."""
     lb = balance(upstream, app={"idle_timeout": 0.5})
     with connect(pki, lb.port) as client:
@@ -63,7 +68,9 @@ def test_peers_of_the_parent_see_their_ends_while_the_child_lives(balance, upstr
             assert upstream.session().wait_end() is End.RESET
 
 
-def test_the_port_is_free_when_the_parent_stops_while_the_child_lives(balance, upstream):
+def test_the_port_is_free_when_the_parent_stops_while_the_child_lives(
+    balance: MakeBalancer, upstream: Upstream
+) -> None:
     lb = balance(upstream)
     with child(lambda: "here"):
         lb.engine.stop()
@@ -71,7 +78,9 @@ def test_the_port_is_free_when_the_parent_stops_while_the_child_lives(balance, u
             plain(lb.port)
 
 
-def test_the_parent_serves_after_the_child_has_gone(balance, upstream, pki):
+def test_the_parent_serves_after_the_child_has_gone(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
     lb = balance(upstream)
     with child(lambda: "here"):
         pass

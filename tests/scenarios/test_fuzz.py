@@ -6,8 +6,12 @@ import contextlib
 import random
 
 import pytest
+from kit.balancer import Balancer
 from kit.clients import TlsClient, client_context, connect, plain
+from kit.fixtures import MakeBalancer
 from kit.memory import anonymous_bytes
+from kit.pki import Pki
+from kit.upstreams import Upstream
 
 ROUNDS = 400
 REASONS = {
@@ -16,7 +20,7 @@ REASONS = {
 }  # fmt: skip
 
 
-def hello(lb) -> bytes:
+def hello(lb: Balancer) -> bytes:
     with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
         return client.first_flight()
 
@@ -44,7 +48,7 @@ def mutations(seed: int, good: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_first_bytes(balance, upstream, pki, seed):
+def test_first_bytes(balance: MakeBalancer, upstream: Upstream, pki: Pki, seed: int) -> None:
     lb = balance(upstream, engine={"handshake_timeout": 0.5})
     good = hello(lb)
     for number in range(ROUNDS):
@@ -59,7 +63,7 @@ def test_first_bytes(balance, upstream, pki, seed):
         client.echo(b"still serving")
 
 
-def test_bytes_after_every_flight(balance, upstream, pki):
+def test_bytes_after_every_flight(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """Garbage in place of the client's second flight, and after the handshake."""
     lb = balance(upstream, engine={"handshake_timeout": 0.5})
     chance = random.Random(4)
@@ -79,7 +83,7 @@ def test_bytes_after_every_flight(balance, upstream, pki):
     lb.wait_quiet()
 
 
-def test_refusals_do_not_cost_memory(balance, upstream, pki):
+def test_refusals_do_not_cost_memory(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream, engine={"handshake_timeout": 0.5})
     good = hello(lb)
 

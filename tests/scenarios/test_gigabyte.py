@@ -7,9 +7,13 @@ import random
 import socket
 import ssl
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from kit.clients import client_context
+from kit.fixtures import Keep, MakeBalancer
+from kit.pki import Pki
 from kit.upstreams import Session, Upstream
 
 MIB = 1 << 20
@@ -17,7 +21,7 @@ BLOCKS = 1024
 NOISE = random.Random(1).randbytes(MIB - 8)
 
 
-def send_blocks(send) -> str:
+def send_blocks(send: Callable[[Any], object]) -> str:
     """Sends 1 GiB in which no two blocks are equal; its SHA-256."""
     digest = hashlib.sha256()
     block = bytearray(8) + NOISE
@@ -28,7 +32,7 @@ def send_blocks(send) -> str:
     return digest.hexdigest()
 
 
-def receive_blocks(receive_into) -> tuple[str, int]:
+def receive_blocks(receive_into: Callable[[memoryview], int]) -> tuple[str, int]:
     """SHA-256 and length of all that comes."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(1 << 18))
@@ -43,8 +47,8 @@ def receive_blocks(receive_into) -> tuple[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_gigabyte_each_way(balance, keep, pki):
-    sums = {}
+def test_a_gigabyte_each_way(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
+    sums: dict[str, Any] = {}
 
     def download(session: Session) -> None:
         sums["sent down"] = send_blocks(session.sock.sendall)

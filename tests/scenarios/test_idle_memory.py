@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from kit.fixtures import Keep, MakeBalancer
 from kit.memory import anonymous_bytes
+from kit.pki import Pki
 from kit.upstreams import Upstream
 
 PROGRAM = Path(__file__).parent / "programs" / "idle_clients.py"
@@ -17,7 +19,7 @@ BOUND = 40 * 1024  # generous: the aim is a third of that
 
 
 @pytest.mark.slow
-def test_idle_connections_are_small(balance, keep, pki):
+def test_idle_connections_are_small(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     # Never accepted by Python: only the balancer's memory grows in this process.
     lb = balance(keep(Upstream(accepting=False)))
     command = [sys.executable, str(PROGRAM), str(lb.port), str(COUNT)]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from kit.clients import plain
+from kit.fixtures import Keep
 from kit.sockets import End, read_to_end
 from kit.upstreams import Upstream
 from kit.waiting import PATIENCE, wait_until
@@ -39,7 +40,7 @@ class Program:
 
 
 @pytest.fixture
-def run(keep, upstream) -> Iterator:
+def run(keep: Keep, upstream: Upstream) -> Callable[..., Program]:
     return lambda how, *more: keep(Program(how, upstream, *more))
 
 
@@ -51,7 +52,7 @@ def refuses(port: int) -> bool:
     return False
 
 
-def test_term_lets_open_connections_finish(run):
+def test_term_lets_open_connections_finish(run: Callable[..., Program]) -> None:
     program = run("term", "30")
     with plain(program.port) as client:
         client.sendall(b"before")
@@ -64,7 +65,7 @@ def test_term_lets_open_connections_finish(run):
     assert program.ends() == (0, "True\n", "")
 
 
-def test_term_ends_who_stays_too_long(run):
+def test_term_ends_who_stays_too_long(run: Callable[..., Program]) -> None:
     program = run("term", "0.2")
     with plain(program.port) as client:
         client.sendall(b"x")
@@ -74,7 +75,7 @@ def test_term_ends_who_stays_too_long(run):
     assert program.ends() == (0, "False\n", "")
 
 
-def test_leaving_without_a_stop_does_not_hang(run):
+def test_leaving_without_a_stop_does_not_hang(run: Callable[..., Program]) -> None:
     program = run("exit")
     with plain(program.port) as client:
         client.sendall(b"x")
@@ -83,7 +84,7 @@ def test_leaving_without_a_stop_does_not_hang(run):
         assert read_to_end(client)[0] == b""
 
 
-def test_failing_without_a_stop_does_not_hang(run):
+def test_failing_without_a_stop_does_not_hang(run: Callable[..., Program]) -> None:
     program = run("raise")
     with plain(program.port) as client:
         client.sendall(b"x")
@@ -91,7 +92,7 @@ def test_failing_without_a_stop_does_not_hang(run):
         assert program.ends() == (1, "", "something else failed\n")
 
 
-def test_a_killed_process_leaves_the_port_free(run):
+def test_a_killed_process_leaves_the_port_free(run: Callable[..., Program]) -> None:
     program = run("exit")
     program.process.kill()
     program.process.wait()

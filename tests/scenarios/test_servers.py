@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from kit.clients import Finished, connect, curl, plain
+from kit.fixtures import Keep, MakeBalancer
+from kit.pki import Pki
 from kit.servers import free_port, require_server
 from kit.upstreams import Refuser
 from kit.waiting import wait_until
@@ -65,7 +67,7 @@ PAGE = random.Random(7).randbytes(20 << 20)
 
 
 @pytest.fixture
-def nginx(tmp_path, keep) -> Server:
+def nginx(tmp_path: Path, keep: Keep) -> Server:
     program = require_server("nginx")
     port = free_port()
     (tmp_path / "www").mkdir()
@@ -84,7 +86,7 @@ def fetch(lb: Balancer, path: str, *arguments: str) -> Finished:
     )
 
 
-def test_curl_through_to_nginx(balance, nginx):
+def test_curl_through_to_nginx(balance: MakeBalancer, nginx: Server) -> None:
     lb = balance(nginx)
     answer = fetch(lb, "/hello")
     assert (answer.status, answer.output) == (0, "hello\n")
@@ -92,21 +94,21 @@ def test_curl_through_to_nginx(balance, nginx):
     assert (record.client, record.tls) == ("alice", "TLSv1.3")
 
 
-def test_a_large_page_is_whole(balance, nginx, tmp_path):
+def test_a_large_page_is_whole(balance: MakeBalancer, nginx: Server, tmp_path: Path) -> None:
     lb = balance(nginx)
     target = tmp_path / "fetched"
     assert fetch(lb, "/page", "-o", str(target)).status == 0
     assert hashlib.sha256(target.read_bytes()).digest() == hashlib.sha256(PAGE).digest()
 
 
-def test_many_curls_at_once(balance, nginx):
+def test_many_curls_at_once(balance: MakeBalancer, nginx: Server) -> None:
     lb = balance(nginx)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: fetch(lb, "/hello", "--http1.1"), range(40)))
     assert {(answer.status, answer.output) for answer in answers} == {(0, "hello\n")}
 
 
-def test_keep_alive_is_one_connection(balance, nginx):
+def test_keep_alive_is_one_connection(balance: MakeBalancer, nginx: Server) -> None:
     lb = balance(nginx)
     url = f"https://localhost:{lb.port}/hello"
     assert fetch(lb, "/hello", url, url).output == "hello\n" * 3
@@ -116,7 +118,7 @@ def test_keep_alive_is_one_connection(balance, nginx):
 @pytest.mark.parametrize(
     ("who", "reason"), [("nobody", "no_certificate"), ("stranger", "unknown_serial"), ("rogue", "unknown_ca")]
 )
-def test_curl_is_refused(balance, nginx, pki, who, reason):
+def test_curl_is_refused(balance: MakeBalancer, nginx: Server, pki: Pki, who: str, reason: str) -> None:
     identity = {"nobody": None, "stranger": pki.client(), "rogue": pki.rogue.issue("rogue-curl")}[who]
     lb = balance(nginx)
     answer = curl(require_server("curl"), pki, f"https://localhost:{lb.port}/hello", identity)
@@ -126,7 +128,9 @@ def test_curl_is_refused(balance, nginx, pki, who, reason):
     assert (record.event, record.reason, record.upstream) == ("conn.deny", reason, None)
 
 
-def test_curl_sees_an_empty_answer_when_no_upstream_is_there(balance, keep, pki):
+def test_curl_sees_an_empty_answer_when_no_upstream_is_there(
+    balance: MakeBalancer, keep: Keep, pki: Pki
+) -> None:
     lb = balance(keep(Refuser()))
     assert fetch(lb, "/").status == 52
 
@@ -135,7 +139,7 @@ def test_curl_sees_an_empty_answer_when_no_upstream_is_there(balance, keep, pki)
 
 
 @pytest.fixture
-def mariadb(tmp_path, keep) -> Server:
+def mariadb(tmp_path: Path, keep: Keep) -> Server:
     program, install = require_server("mariadbd"), require_server("mariadb-install-db")
     data = tmp_path / "data"
     common = ["--no-defaults", f"--datadir={data}"]
@@ -153,7 +157,7 @@ def mariadb(tmp_path, keep) -> Server:
 
 
 @pytest.mark.slow
-def test_mariadb_greets_through_tls(balance, mariadb, pki, keep):
+def test_mariadb_greets_through_tls(balance: MakeBalancer, mariadb: Server, pki: Pki, keep: Keep) -> None:
     """Not one byte of the client is needed for the greeting to come."""
     lb = balance(mariadb)
     with connect(pki, lb.port) as client:
