@@ -189,6 +189,7 @@ cdef class Engine:
     cdef double authorize_timeout
     cdef int authorize_threads
     cdef int max_connections_wanted
+    cdef uint64_t dropped        # records of workers that are gone
     cdef object __weakref__
 
     def __cinit__(self, **kwargs):
@@ -367,6 +368,7 @@ cdef class Engine:
         cdef int i
         for i in range(WORKERS_MAX):
             if self.node.workers[i] != NULL:
+                self.dropped += counter_read(&self.node.workers[i].records.dropped)
                 worker_free(self.node.workers[i])
                 self.node.workers[i] = NULL
         self.node.worker_count = 0
@@ -596,9 +598,10 @@ cdef class Engine:
     def stats(self):
         """One snapshot of all counters, as plain dicts. Any thread, never blocks a worker."""
         cdef uint64_t now = monotonic_ns()
-        cdef uint64_t dropped = 0
+        cdef uint64_t dropped
         cdef worker_t *worker
         with self.lock:
+            dropped = self.dropped
             workers = []
             for i in range(self.node.worker_count):
                 worker = self.node.workers[i]

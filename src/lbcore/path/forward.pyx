@@ -127,19 +127,26 @@ cdef void pump(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noe
     cdef int problem
     if source.flags & LEG_ENDED and source.pipe == NULL:
         source.flags &= ~<uint32_t>LEG_READABLE
+        notice_reset(conn, source)
         return
     if target.out != NULL or target.flags & (LEG_BROKEN | LEG_FINISHED):
         source.flags &= ~<uint32_t>LEG_READABLE
-        if source.flags & LEG_HUNG_UP and source is &conn.client:
-            # Nothing may be read from it now, but a reset must not wait for that.
-            problem = socket_error(source.fd)
-            if problem != 0:
-                conn.sys_errno = problem
-                source.flags |= LEG_BROKEN
+        if source is &conn.client:       # an upstream's last bytes are still to be read
+            notice_reset(conn, source)
         return
     problem = move_bytes(conn, worker, source, target)
     if problem != 0:
         conn.sys_errno = problem
+
+
+cdef void notice_reset(conn_t *conn, leg_t *leg) noexcept nogil:
+    """Nothing is read from it now, but a reset must not wait for that."""
+    cdef int problem
+    if leg.flags & LEG_HUNG_UP:
+        problem = socket_error(leg.fd)
+        if problem != 0:
+            conn.sys_errno = problem
+            leg.flags |= LEG_BROKEN
 
 
 cdef void judge_ends(conn_t *conn, worker_t *worker) noexcept nogil:
