@@ -10,6 +10,7 @@ import contextlib
 import errno
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -198,8 +199,9 @@ class Upstream:
             session.released.set()
             with contextlib.suppress(OSError):
                 session.sock.shutdown(socket.SHUT_RDWR)
+        deadline = time.monotonic() + PATIENCE  # for all of them together
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(max(0.0, deadline - time.monotonic()))
         for session in self.sessions:
             session.sock.close()
 

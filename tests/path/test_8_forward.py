@@ -288,6 +288,33 @@ def test_a_client_reset_is_passed_on(balance: MakeBalancer, keep: Keep, pki: Pki
     assert upstream.session().wait_end() is End.RESET
 
 
+@pytest.mark.parametrize("who", ["client", "upstream"])
+def test_a_reset_after_a_half_close_is_noticed_at_once(
+    balance: MakeBalancer, keep: Keep, pki: Pki, who: str
+) -> None:
+    """The half-close timeout is for those who are silent, not for those who are gone."""
+
+    def end_then_reset(session: Session) -> None:
+        session.sock.shutdown(socket.SHUT_WR)
+        session.released.wait()
+        reset(session.sock)
+
+    upstream = keep(Upstream(end_then_reset if who == "upstream" else hold))
+    lb = balance(upstream, app={"half_close_timeout": 60.0})
+    with forwarding(lb, pki) as client:
+        watch = Stopwatch()
+        if who == "client":
+            client.send_close_notify()
+            wait_until(lambda: upstream.session().sock.recv(1, socket.MSG_PEEK) == b"", "the end arrives")
+            client.reset()
+        else:
+            assert client.receive_to_end()[1] is End.CLOSE_NOTIFY
+            upstream.session().released.set()
+        record = lb.record()
+        assert watch.seconds < 5
+    assert record.reason == f"{who}_reset"
+
+
 @pytest.mark.parametrize("size", [1, 100_000, 3 * MIB])
 def test_a_client_that_vanishes_is_passed_on_as_a_reset(
     balance: MakeBalancer, keep: Keep, pki: Pki, size: int

@@ -47,7 +47,7 @@ def run(keep: Keep, upstream: Upstream) -> Callable[..., Program]:
 def refuses(port: int) -> bool:
     try:
         plain(port).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return True
     return False
 
