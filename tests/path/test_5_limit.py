@@ -211,7 +211,7 @@ def is_past_the_limit(lb: Balancer, client: TlsClient) -> bool:
 def leave_politely(lb: Balancer, context: ssl.SSLContext) -> None:
     with TlsClient(lb.port, context) as client:
         client.handshake()
-        client.send(b"x")
+        client.echo(b"x")
 
 
 def leave_by_reset(lb: Balancer, context: ssl.SSLContext) -> None:

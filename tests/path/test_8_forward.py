@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -32,7 +33,12 @@ def pattern(size: int) -> bytes:
 def send_all(client: TlsClient | socket.socket, data: bytes) -> threading.Thread:
     """Sends on another thread, so that this one can read."""
     send = client.send if isinstance(client, TlsClient) else client.sendall
-    thread = threading.Thread(target=send, args=(data,), daemon=True)
+
+    def run() -> None:
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            send(data)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread
 
@@ -373,6 +379,24 @@ def test_resets_while_bytes_flow_never_harm_the_process(
                 client.reset()
     lb.records.wait(30, reason="client_reset")
     lb.wait_quiet()
+
+
+@pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plaintext"])
+def test_upstream_resets_while_bytes_flow_never_harm_the_process(
+    balance: MakeBalancer, keep: Keep, pki: Pki, plaintext: bool
+) -> None:
+    def read_some_then_reset(session: Session) -> None:
+        read_exactly(session.sock, 1000)
+        reset(session.sock)
+
+    lb = balance(keep(Upstream(read_some_then_reset)), plaintext=plaintext)
+    for _ in range(30):
+        with plain(lb.port) if plaintext else connect(pki, lb.port) as client:
+            send_all(client, bytes(4 * MIB)).join(20)
+            # The sender may be the one to meet the reset; a reader then sees a bare end.
+            end = (read_to_end(client) if isinstance(client, socket.socket) else client.receive_to_end())[1]
+            assert end is not End.CLOSE_NOTIFY
+    assert len(lb.records.wait(30, reason="upstream_reset")) == 30
 
 
 # ---- stalls and memory ---------------------------------------------------------------------------
