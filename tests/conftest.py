@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 import pytest
 from kit.leaks import core_threads, descriptors, wait_for_descriptors, wait_for_threads
 
 T = TypeVar("T")
+
+BALANCERS = pytest.StashKey[list[Any]]()
+RECORDS_SHOWN = 20
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails tells what its balancers wrote down: most often the reason is there."""
+    report = yield
+    if report.failed:
+        for balancer in item.stash.get(BALANCERS, []):
+            lines = [str(record) for record in balancer.records.all()[-RECORDS_SHOWN:]]
+            report.sections.append(("the last records", "\n".join(lines)))
+            report.sections.append(("still counted", str(balancer.held())))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -48,12 +65,13 @@ def keep() -> Iterator[Callable[[T], T]]:
 
 
 @pytest.fixture
-def balance(pki: Any) -> Iterator[Callable[..., Any]]:
+def balance(pki: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Makes a kit.balancer.Balancer. After the test each one must come to hold nothing by itself,
     before it is stopped."""
     from kit.balancer import Balancer
 
     made: list[Balancer] = []
+    request.node.stash[BALANCERS] = made
 
     def make(*upstreams: Any, **options: Any) -> Balancer:
         balancer = Balancer(pki, *upstreams, **options)
