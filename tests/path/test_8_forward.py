@@ -549,6 +549,73 @@ def test_a_stalled_connection_never_slows_another(balance: MakeBalancer, keep: K
         stalled.reset()
 
 
+def wakeups_in(lb: Balancer, seconds: float) -> int:
+    """How often all workers wake up in a time in which nothing happens."""
+
+    def count() -> int:
+        return sum(worker["wakeups"] for worker in lb.engine.stats()["workers"])
+
+    before = count()
+    time.sleep(seconds)
+    return count() - before
+
+
+@pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plaintext"])
+def test_a_hang_up_that_cannot_be_acted_on_wakes_nobody(
+    balance: MakeBalancer, keep: Keep, pki: Pki, plaintext: bool
+) -> None:
+    """Both FINs are exchanged with the client while its last bytes wait for a stalled upstream: epoll
+    reports EPOLLHUP, asked or not."""
+
+    def end_then_stall(session: Session) -> None:
+        session.sock.shutdown(socket.SHUT_WR)
+        hold(session)
+
+    upstream = keep(Upstream(end_then_stall, receive_buffer=4096))
+    lb = balance(upstream, plaintext=plaintext)
+    block = pattern(65536)
+    with plain(lb.port) if plaintext else connect(pki, lb.port) as client:
+        if isinstance(client, TlsClient):
+            assert client.receive_to_end()[1] is End.CLOSE_NOTIFY
+        else:
+            assert read_to_end(client)[1] is End.FIN
+        sent = 0
+        while True:
+            client.send(block) if isinstance(client, TlsClient) else client.sendall(block)
+            sent += len(block)
+            try:
+                wait_until(lambda: lb.engine.connections()[0]["bytes_in"] == sent, timeout=0.3)  # noqa: B023
+            except AssertionError:
+                break  # it waits in the balancer's socket now
+        if isinstance(client, TlsClient):
+            client.send_close_notify()
+            client.send_fin()
+        else:
+            client.shutdown(socket.SHUT_WR)
+        assert wakeups_in(lb, 0.5) < 100
+        upstream.session().released.set()
+        assert upstream.session().wait_end() is End.FIN
+    assert bytes(upstream.session().received) == block * (sent // len(block))
+    assert lb.record().reason == "upstream_closed"
+
+
+def test_quiet_connections_wake_nobody(
+    balance: MakeBalancer, upstream: Upstream, keep: Keep, pki: Pki
+) -> None:
+    """Idle or half-closed either way: after a second without bytes even the timers are far apart."""
+    ended, late = keep(Upstream(source(b"bye"))), keep(Upstream(hold))
+    lb = balance(upstream)
+    lb.policy.allow(pki.alice, "web", "ended", "late")
+    ports = [lb.port, lb.add("ended", ended).port, lb.add("late", late).port]
+    for port in ports:
+        for _ in range(5):
+            client = keep(connect(pki, port))
+            if port == ports[2]:
+                client.send_close_notify()
+    lb.wait_open(15)
+    wait_until(lambda: wakeups_in(lb, 0.3) == 0, "nobody wakes up")
+
+
 # ---- splice --------------------------------------------------------------------------------------
 
 
