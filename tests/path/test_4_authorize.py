@@ -299,6 +299,7 @@ def test_many_at_once_are_one_question(
     lb = balance(upstream, authorize=gate)
     clients = [keep(connect(pki, lb.port)) for _ in range(20)]
     lb.wait_open(20, "authorize")
+    wait_until(lambda: gate.asked, "the authorizer is asked")
     assert gate.asked == [pki.alice.serial]
     gate.opened.set()
     for client in clients:
