@@ -406,6 +406,8 @@ cdef class Engine:
         if workers and not wait_readable(order.done_fd, ORDER_TIMEOUT):
             # Not freed: a worker that wakes up late will still write to it.
             raise RuntimeError(f"engine: a worker did not answer within {ORDER_TIMEOUT:.0f} s")
+        if workers:
+            os.read(order.done_fd, 8)    # what the workers wrote before happens before what follows
         try:
             if collect is not None:
                 for i in range(workers):
