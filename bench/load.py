@@ -338,6 +338,9 @@ class Load:
         for process in self._processes:
             process.terminate()
             process.join()
+            process.close()
+        for pipe in self._pipes:
+            pipe.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -165,3 +165,4 @@ class Upstreams:
         for process in self._processes:
             process.terminate()
             process.join()
+            process.close()
