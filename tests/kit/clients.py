@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 SOCKET_TIMEOUT = 20.0
-_LAST_WORDS = 0.3
 
 
 def client_context(
@@ -261,7 +260,7 @@ def s_client(
         program: its path.
         port: of the balancer.
         arguments: of the command.
-        send: what it reads.
+        send: what it reads, and waits to see echoed; without it the server is expected to refuse.
         script: instead: what it reads, and the word that it then says once more before it reads on.
     """
     command = [program, "s_client", "-connect", f"{HOST}:{port}", *arguments]
@@ -281,8 +280,12 @@ def s_client(
                 said = output.count(word)
                 process.stdin.write(part)
                 wait_until(lambda: output.count(word) > said, f"it says {word!r}")  # noqa: B023
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_LAST_WORDS)
+        if not script:
+            # Until it has its echo, or has ended because it was refused.
+            wait_until(
+                lambda: process.poll() is not None or (send != b"" and send.strip() in output),
+                "s_client gets an answer",
+            )
         process.stdin.close()
         process.wait(PATIENCE)
     finally:

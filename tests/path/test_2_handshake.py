@@ -205,11 +205,11 @@ def test_no_session_is_ever_resumed(balance: MakeBalancer, upstream: Upstream, t
     lb = balance(upstream)
     saved = tmp_path / "session.pem"
     identity = ("-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key), "-tls1_3")
-    first = s_client(openssl, lb.port, *identity, "-sess_out", str(saved), send=b"x\n")
+    first = s_client(openssl, lb.port, *identity, "-sess_out", str(saved), send=b"hello there\n")
     assert "New, TLSv1.3" in first
     assert "New Session Ticket" not in first
     again = ("-sess_in", str(saved)) if saved.exists() else ()
-    second = s_client(openssl, lb.port, *identity, *again, send=b"x\n")
+    second = s_client(openssl, lb.port, *identity, *again, send=b"hello there\n")
     assert "New, TLSv1.3" in second
     assert "Reused" not in second
 
@@ -234,7 +234,7 @@ def test_early_data_is_not_offered(balance: MakeBalancer, upstream: Upstream) ->
     lb = balance(upstream)
     seen = s_client(
         openssl, lb.port, "-tls1_3", "-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key),
-        send=b"x\n",
+        send=b"hello there\n",
     )  # fmt: skip
     assert "Early data was not sent" in seen
     assert "Max Early Data: " not in seen
@@ -260,7 +260,7 @@ def test_the_client_is_told_which_ca_to_choose_from(balance: MakeBalancer, upstr
     lb = balance(upstream)
     seen = s_client(
         openssl, lb.port, "-tls1_3", "-cert", str(lb.pki.alice.cert), "-key", str(lb.pki.alice.key),
-        send=b"x\n",
+        send=b"hello there\n",
     )  # fmt: skip
     assert "Acceptable client certificate CA names\nCN = test-ca" in seen
 
