@@ -452,9 +452,9 @@ cdef void read_inbox(worker_t *worker) noexcept nogil:
     cdef int _i
     for _i in range(INBOX_SLOTS):
         if not ring_pop(&worker.inbox, &message):
-            return
+            break
         on_message(&message, worker)
-    close_doomed(worker)
+    close_doomed(worker)                 # a stranger handed over to this worker may have doomed an older one
 
 
 # ---- life ----------------------------------------------------------------------------------------

@@ -141,6 +141,27 @@ def test_strangers_on_one_worker_do_not_shut_the_other(
             client.echo(b"let in")
 
 
+def test_a_stranger_that_was_handed_over_evicts_at_once(
+    balance: MakeBalancer, upstream: Upstream, keep: Keep
+) -> None:
+    """The worker that gets it from its inbox closes the older one then and there, not when it next wakes."""
+    lb = balance(upstream, engine={"max_unauthenticated": 1, "handshake_timeout": 60.0})
+    clients = [keep(connect(lb.pki, lb.port)) for _ in range(12)]
+    lb.wait_open(12)
+    workers = lb.engine.stats()["workers"]
+    lazy = min(range(2), key=lambda number: workers[number]["handed_over"])
+    on_lazy = {row["source"] for row in lb.engine.connections() if row["id"].split("-")[1] == str(lazy)}
+    for client in clients:
+        if client.source in on_lazy:
+            client.close()
+    wait_until(lambda: lb.engine.stats()["workers"][lazy]["open"] == 0, "one worker holds nothing")
+    handed_over = workers[1 - lazy]["handed_over"]
+    for number in range(4):
+        keep(plain(lb.port))
+        lb.records.wait(number, timeout=2, reason="unauthenticated_full")
+    assert lb.engine.stats()["workers"][1 - lazy]["handed_over"] > handed_over
+
+
 def test_a_full_node_refuses(balance: MakeBalancer, upstream: Upstream) -> None:
     lb = balance(upstream, engine={"max_connections": 2})
     with connect(lb.pki, lb.port) as first, connect(lb.pki, lb.port) as second:
