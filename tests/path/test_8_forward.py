@@ -721,6 +721,36 @@ def test_half_closed_connections_end(balance: MakeBalancer, keep: Keep, pki: Pki
     assert (record.event, record.reason) == ("conn.close", "half_close_timeout")
 
 
+@pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plaintext"])
+@pytest.mark.parametrize("who", ["client", "upstream"])
+def test_the_half_close_timeout_counts_from_the_half_close(
+    balance: MakeBalancer, keep: Keep, pki: Pki, who: str, plaintext: bool
+) -> None:
+    """Not from the last byte: a connection that was quiet for longer than that is not ended at once."""
+
+    def end_when_told(session: Session) -> None:
+        session.released.wait()
+        session.sock.shutdown(socket.SHUT_WR)
+        session.collect()
+
+    upstream = keep(Upstream(end_when_told))
+    app = {"half_close_timeout": 1.0, "idle_timeout": 60.0}
+    lb = balance(upstream, plaintext=plaintext, app=app)
+    with plain(lb.port) if plaintext else connect(pki, lb.port) as client:
+        lb.wait_open(1)
+        time.sleep(1.3)  # the quiet that used the timeout up
+        watch = Stopwatch()
+        if who == "upstream":
+            upstream.session().released.set()
+        elif isinstance(client, TlsClient):
+            client.send_close_notify()
+        else:
+            client.shutdown(socket.SHUT_WR)
+        record = lb.record()
+        assert 0.9 < watch.seconds < 5
+    assert record.reason == "half_close_timeout"
+
+
 def test_a_half_closed_connection_lives_while_bytes_flow(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     def trickle(session: Session) -> None:
         session.collect()

@@ -158,6 +158,8 @@ cdef void judge_ends(conn_t *conn, worker_t *worker) noexcept nogil:
             conn.first_end = REASON_CLIENT_CLOSED
         elif upstream & LEG_ENDED:
             conn.first_end = REASON_UPSTREAM_CLOSED
+        if conn.first_end != REASON_NONE:
+            conn.active_ns = worker.now_ns   # the half-close timeout counts from here, not from the last byte
     if upstream & LEG_ENDED and not upstream & LEG_CLEAN or upstream & LEG_BROKEN and upstream & LEG_ENDED:
         conn.reason = REASON_UPSTREAM_RESET
     elif client & LEG_ENDED and not client & LEG_CLEAN:
@@ -186,6 +188,7 @@ cdef void pass_on_end(conn_t *conn, worker_t *worker, leg_t *source, leg_t *targ
             return
     shutdown(target.fd, SHUT_WR)
     target.flags |= LEG_FINISHED
+    conn.active_ns = worker.now_ns
     timer_arm(&worker.wheel, conn, worker.now_ns + soon_ns(conn))
 
 
