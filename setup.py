@@ -19,7 +19,7 @@ MODULES = [
     "lbcore.codes",
     *(f"lbcore.parts.{name}" for name in (
         "cells", "rings", "slab", "timers", "poller", "chunks", "pipes", "limiter", "balance", "der",
-        "policy", "verdicts", "sockets", "legs", "early", "strangers", "parking",
+        "policy", "verdicts", "sockets", "legs", "early", "strangers", "parking", "orders",
     )),
     "lbcore.tls.s2n",
     *(f"lbcore.path.{name}" for name in (
@@ -31,6 +31,8 @@ MODULES = [
     "lbcore.application",
     "lbcore.to_core",
     "lbcore.from_core",
+    "lbcore.policy_service",
+    "lbcore.record_service",
     "lbcore.engine",
 ]  # fmt: skip
 

@@ -3,6 +3,7 @@ from lbcore.structs cimport app_t, upstream_t
 
 cdef class UpstreamServer:
     cdef upstream_t *cell        # one reference
+    cdef bint taken              # by an application
     cdef readonly str address
     cdef readonly int weight
     cdef readonly object max_connections

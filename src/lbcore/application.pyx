@@ -62,6 +62,8 @@ cdef class UpstreamServer:
 
     def __init__(self, str address not None, weight=1, *, max_connections=None):
         cdef bytes packed = socket_address(address)
+        if self.cell.id != 0:
+            raise RuntimeError("UpstreamServer: already made")
         if split_address(address)[1] == 0:
             raise ValueError("address: the port is 0")
         self.address = address
@@ -166,6 +168,8 @@ cdef class Application:
                 raise TypeError(f"upstreams: UpstreamServer objects, not {item!r}")
         if len({server.address for server in servers}) != len(servers):
             raise ValueError("upstreams: the same address is there twice; use weight instead")
+        if any((<UpstreamServer>server).taken for server in servers):
+            raise ValueError("upstreams: an UpstreamServer belongs to one Application")
         if on_truncated not in ("reset", "eof"):
             raise ValueError(f"on_truncated: 'reset' or 'eof', not {on_truncated!r}")
         if not isinstance(max_ejected, (int, float)) or not 0 <= max_ejected <= 1:
@@ -196,6 +200,7 @@ cdef class Application:
         for server in servers:
             self.cell.upstreams[self.cell.upstream_count] = upstream_ref(server.cell)
             self.cell.upstream_count += 1
+            server.taken = True
 
     def __dealloc__(self):
         app_unref(self.cell)

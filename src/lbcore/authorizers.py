@@ -1,8 +1,9 @@
-"""Running the authorizer off the data path.
+"""Running authorizers off the data path.
 
-The engine's policy thread hands each question over; the answer comes back through a callback. Sync
-callables run on a small pool, async ones on a loop of their own, so neither can hold up logs, health or
-signals, and an embedder needs no loop. Every answer has a deadline, and no answer is a refusal.
+The policy thread hands each question over; the answer comes back through a callback. Sync callables run
+on a few threads, async ones on a loop of their own, so neither can hold up logs, health or signals, and
+an embedder needs no loop. Whatever a callable does, its question gets one answer, and none in time is a
+refusal.
 """
 
 from __future__ import annotations
@@ -10,106 +11,189 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from lbcore.peer import PeerCertificate, Verdict
 
 Authorizer = Callable[[PeerCertificate, str], Verdict | Awaitable[Verdict]]
-#: Called once for each question, on any thread; None: no usable answer, refuse with authz_error.
-Answer = Callable[[Verdict | None], None]
+
+LOOP_STOPS_WITHIN = 1.0  # seconds for tasks to end when the pool closes
 
 log = logging.getLogger("lbcore.authorize")
 
 
+class Question:
+    """One certificate at one listener, asked for however many connections wait for the answer.
+
+    Args:
+        authorizer: who is asked.
+        peer: about whom.
+        application: its name.
+        deadline: on time.monotonic(), when the last of those connections gives up; grows.
+        answer: called at most once, on any thread, with a Verdict or whatever else the authorizer
+            returned; with None when it failed.
+        forget: called instead when nobody waits any more; false: somebody does after all.
+    """
+
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        peer: PeerCertificate,
+        application: str,
+        deadline: float,
+        answer: Callable[[object], None],
+        forget: Callable[[], bool],
+    ) -> None:
+        self.authorizer = authorizer
+        self.peer = peer
+        self.application = application
+        self.deadline = deadline
+        self.answer = answer
+        self.forget = forget
+
+    def __str__(self) -> str:
+        return f"serial {self.peer.serial_hex}, application {self.application}"
+
+
 class AuthorizerPool:
     """Calls authorizers; made, used and closed by one engine.
+
+    Its threads are daemons: an authorizer that hangs holds up neither `close` nor the end of the process.
 
     Args:
         threads: sync authorizers running at once.
         timeout: seconds an async authorizer may take; sync ones cannot be interrupted, their
             connections are refused at the same deadline by the worker.
 
-    Thread-safety: ``submit`` from one thread at a time, the rest from any.
+    Thread-safety: every method may be called from any thread; none raises what an authorizer raises.
     """
 
     def __init__(self, threads: int, timeout: float) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lbcore-authorize")
+        self._wanted = threads
         self._timeout = timeout
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._waiting: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._closed = False
 
-    def submit(
-        self, authorizer: Authorizer, peer: PeerCertificate, application: str, deadline: float, answer: Answer
-    ) -> None:
-        """Puts one question. ``deadline`` is on time.monotonic(): a question that waited past it in the
-        queue is dropped unasked, its connections are gone by then."""
-        if inspect.iscoroutinefunction(authorizer):
-            self._run_async(authorizer(peer, application), answer)
-        else:
-            self._pool.submit(self._run_sync, authorizer, peer, application, deadline, answer)
+    def submit(self, question: Question) -> None:
+        """Puts one question; one that waits past its deadline is dropped unasked."""
+        if inspect.iscoroutinefunction(question.authorizer):
+            self._ask_async(question, None)
+            return
+        with self._lock:
+            if self._closed:
+                return
+            if self._waiting.qsize() >= self._idle and len(self._threads) < self._wanted:
+                name = f"lbcore-authorize-{len(self._threads)}"
+                thread = threading.Thread(target=self._serve, name=name, daemon=True)
+                thread.start()
+                self._threads.append(thread)
+            self._waiting.put(question)
+
+    def owns(self, thread: threading.Thread) -> bool:
+        """Whether it is one of this pool's."""
+        with self._lock:
+            return thread is self._loop_thread or thread in self._threads
 
     def close(self) -> None:
-        """Ends the loop and takes no more questions; a sync authorizer that hangs is not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Takes no more questions and ends the threads; one that is inside an authorizer ends after it."""
         with self._lock:
-            if self._loop is not None and self._loop_thread is not None:
-                self._loop.call_soon_threadsafe(self._loop.stop)
-                self._loop_thread.join()
-                self._loop = None
+            self._closed = True
+            loop, thread = self._loop, self._loop_thread
+            for _ in self._threads:
+                self._waiting.put(None)
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(LOOP_STOPS_WITHIN)
 
-    def _run_sync(
-        self, authorizer: Authorizer, peer: PeerCertificate, application: str, deadline: float, answer: Answer
-    ) -> None:
-        if time.monotonic() >= deadline:
-            answer(None)
+    # ---- sync
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            question = self._waiting.get()
+            with self._lock:
+                self._idle -= 1
+                if self._closed:
+                    return
+            if question is not None:
+                self._ask(question)
+
+    def _ask(self, question: Question) -> None:
+        if time.monotonic() >= question.deadline and question.forget():
             return
         try:
-            verdict = authorizer(peer, application)
+            verdict = question.authorizer(question.peer, question.application)
         except Exception:
-            log.exception("the authorizer failed for serial %s, application %s", peer.serial_hex, application)
-            answer(None)
+            log.exception("the authorizer failed for %s", question)
+            question.answer(None)
             return
         if inspect.isawaitable(verdict):
-            self._run_async(verdict, answer)
+            self._ask_async(question, verdict)
         else:
-            answer(verdict)
+            question.answer(verdict)
 
-    def _run_async(self, verdict: Awaitable[Verdict], answer: Answer) -> None:
-        async def settle() -> None:
-            try:
-                answer(await asyncio.wait_for(verdict, self._timeout))
-            except Exception:
-                log.exception("the async authorizer failed")
-                answer(None)
+    # ---- async
 
-        asyncio.run_coroutine_threadsafe(settle(), self._running_loop())
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def _ask_async(self, question: Question, started: Awaitable[Verdict] | None) -> None:
+        """Runs a coroutine function, or what a plain function returned, on the loop."""
+        settling = self._settle(question, started)
         with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._loop_thread = threading.Thread(
-                    target=self._serve_loop, args=(self._loop,), name="lbcore-policy-loop", daemon=True
-                )
-                self._loop_thread.start()
-            return self._loop
+            loop = self._running_loop()
+            if loop is not None:
+                asyncio.run_coroutine_threadsafe(settling, loop)
+                return
+        settling.close()
 
-    @staticmethod
-    def _serve_loop(loop: asyncio.AbstractEventLoop) -> None:
+    async def _settle(self, question: Question, started: Awaitable[Verdict] | None) -> None:
         try:
-            loop.run_forever()
-        finally:
-            loop.run_until_complete(_cancel_others())
-            loop.close()
+            verdict = started if started is not None else question.authorizer(question.peer, question.application)
+            answer: object = await asyncio.wait_for(_awaited(verdict), self._timeout)
+        except Exception:
+            log.exception("the authorizer failed for %s", question)
+            answer = None
+        question.answer(answer)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop, started for the first question; None after `close`. Called with the lock held."""
+        if self._closed:
+            return None
+        if self._loop is None:
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(
+                target=_serve_loop, args=(loop,), name="lbcore-policy-loop", daemon=True
+            )
+            thread.start()
+            self._loop, self._loop_thread = loop, thread
+        return self._loop
+
+
+async def _awaited(verdict: Any) -> object:
+    """What an authorizer returned, awaited where it can be."""
+    return await verdict if inspect.isawaitable(verdict) else verdict
+
+
+def _serve_loop(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(_cancel_others())
+        loop.close()
 
 
 async def _cancel_others() -> None:
-    """Ends every other task of the running loop."""
+    """Ends every other task of the running loop, for a bounded time."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    if tasks:
+        await asyncio.wait(tasks, timeout=LOOP_STOPS_WITHIN)

@@ -1,69 +1,60 @@
 """Engine: what Python sees of the data plane.
 
 Set-up calls hold a real lock, not the interpreter's, and talk to the workers by orders that each of
-them carries out at the top of its loop and acknowledges. Two Python threads serve the workers: the
-policy thread reads what they ask and broadcasts the answers, the record thread reads what they write
-down. Codes of the core become exceptions here and nowhere else.
+them carries out and acknowledges. Two Python threads serve the workers: policy_service.pyx answers what
+they ask, record_service.pyx reads what they write down. Codes of the core become exceptions here and
+nowhere else.
 """
 
 import atexit
+import contextlib
 import logging
 import os
 import secrets
-import select
 import socket
 import threading
 import time
 import weakref
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 
 from lbcore.addresses import bound_address, bound_socket, start_listening
 from lbcore.application import check_count, check_seconds
-from lbcore.authorizers import AuthorizerPool
-from lbcore.codes import AUTHORIZE_REASONS, REASONS
-from lbcore.host import CONNECTIONS_MAX, connections_allowed, pipes_allowed
+from lbcore.host import CONNECTIONS_MAX, connections_allowed, pipes_allowed, wait_readable
 from lbcore.limits import LimitClass
-from lbcore.peer import PeerCertificate, PolicyClient, Verdict
+from lbcore.peer import PolicyClient
 from lbcore.settings import ServerTLS
-from lbcore.source_limits import REMEMBERED, SourceLimits
+from lbcore.source_limits import SourceLimits
 from lbcore.tls import s2n as s2n_module
 
 from lbcore.application cimport Application
-from lbcore.codes cimport REASON_AUTHZ_ERROR, REASON_DRAINED, REASON_NONE, reason_t
-from lbcore.from_core cimport read_connection, read_record, show_address, show_serial
-from lbcore.limits cimport RateLimitManager
+from lbcore.codes cimport REASON_DRAINED, REASON_NONE, reason_t
+from lbcore.from_core cimport read_connection
 from lbcore.parts.cells cimport (
     app_ref,
-    limiter_ref,
     listener_new,
     listener_ref,
     listener_unref,
-    name_unref,
     policy_ref,
     policy_unref,
     snapshot_new,
     snapshot_unref,
     tls_unref,
-    verdict_new,
-    verdict_ref,
-    verdict_unref,
 )
+from lbcore.parts.orders cimport order_new, order_unref
 from lbcore.parts.rings cimport (
-    ring_awake,
     ring_fini,
     ring_init,
-    ring_may_sleep,
     ring_pop,
     ring_push,
     ring_wake,
 )
+from lbcore.parts.slab cimport slab_slot
 from lbcore.parts.sockets cimport socket_tune
-from lbcore.parts.verdicts cimport verdict_hash
 from lbcore.structs cimport (
     MESSAGE_ORDER,
-    MESSAGE_VERDICT,
+    MESSAGE_SOCKET,
     ORDER_ABORT,
     ORDER_ADOPT,
     ORDER_LIST,
@@ -77,41 +68,41 @@ from lbcore.structs cimport (
     order_kind_t,
     order_t,
     policy_t,
-    record_t,
     snapshot_t,
     tls_generation_t,
-    verdict_t,
     worker_t,
 )
 from lbcore.sys.atomics cimport (
     counter_read,
     gauge_read,
     word_read,
-    word_write,
 )
 from lbcore.sys.linux cimport (
     EFD_CLOEXEC,
     EFD_NONBLOCK,
     aligned_alloc,
     close,
+    errno,
     eventfd,
-    memcpy,
     memset,
     monotonic_ns,
     pthread_join,
 )
+from lbcore.policy_service cimport PolicyService
+from lbcore.record_service cimport RecordService
 from lbcore.tls.engine cimport tls_engine_t
 from lbcore.tls.s2n cimport s2n_engine
-from lbcore.to_core cimport make_name, make_policy, make_tls, new_cell_id
+from lbcore.to_core cimport make_policy, make_tls, new_cell_id
 from lbcore.worker cimport worker_free, worker_new, worker_start
 
 LOG = logging.getLogger("lbcore")
 
 cdef object running = weakref.WeakSet()
 
-ORDER_TIMEOUT = 10.0             # seconds a worker may take to acknowledge
-RECORD_PAUSE = 0.01              # seconds the record thread gathers before it looks again
-ASKS_MAX = 4096                  # questions under way
+THREAD_TIMEOUT = 10.0            # seconds a worker may take to carry out an order, or a thread to end
+INBOX_PAUSE = 0.001              # seconds until a full inbox is tried again
+DRAIN_LOOK = 0.02                # seconds between looks at how many connections are left
+ASKS_MAX = 4096                  # questions between two looks of the policy thread
 
 
 def tls_engines():
@@ -128,18 +119,28 @@ cdef class Listener:
     cdef readonly Application application
     cdef readonly str address
     cdef readonly int port
-    cdef object engine
+    cdef Engine engine
     cdef object sock
-    cdef object authorize
-    cdef object source_limits
     cdef object __weakref__
 
     def __dealloc__(self):
         listener_unref(self.cell)
 
     def close(self):
-        """Stops listening. Connections already accepted go on. Does nothing the second time."""
+        """Stops listening. Connections already accepted go on, those in the kernel's queue are accepted.
+        Does nothing the second time."""
         self.engine._remove(self)
+
+    cdef shut(self):
+        """Frees the port, when no worker watches it any more. Connections keep the cell and its
+        descriptor, so closing ours is not enough; and this object may live on, but not its descriptor."""
+        if self.cell == NULL:
+            return
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+        listener_unref(self.cell)
+        self.cell = NULL
 
     def __repr__(self):
         return f"<Listener {self.application.name!r} on {self.address}>"
@@ -175,17 +176,17 @@ cdef class Engine:
     cdef readonly int max_connections
     cdef readonly str tls_engine
     cdef readonly str state      # "new", "running", "stopping", "stopped", "forked"
-    cdef object lock
-    cdef object abort
-    cdef object stop_event
-    cdef object on_records
-    cdef object pool
-    cdef object threads
+    cdef object lock             # set-up calls, one at a time
+    cdef object stop_lock        # whoever stops; a second caller waits for the first
+    cdef object abort            # set: a drain ends now
+    cdef bint finished           # whether all connections had ended by themselves when it stopped
+    cdef int started             # workers whose thread runs
+    cdef int done_fd             # where workers say that an order is carried out
+    cdef PolicyService policy
+    cdef RecordService records
     cdef dict listeners          # id -> Listener
     cdef dict app_names          # id -> name; grows with the configuration only
     cdef dict upstream_names
-    cdef dict asked              # (listener, epoch, tls, key) under way
-    cdef str boot
     cdef double authorize_timeout
     cdef int authorize_threads
     cdef int max_connections_wanted
@@ -198,6 +199,7 @@ cdef class Engine:
             raise MemoryError
         memset(self.node, 0, sizeof(node_t))
         self.node.asks.wake_fd = -1
+        self.done_fd = -1
         self.snapshot = snapshot_new(0)
         if self.snapshot == NULL:
             raise MemoryError
@@ -215,6 +217,8 @@ cdef class Engine:
         tls_engine="auto",
         on_records=None,
     ):
+        if self.state is not None:
+            raise RuntimeError("Engine: already made")
         if workers is None:
             workers = min(len(os.sched_getaffinity(0)), WORKERS_MAX)
         self.workers = check_count("workers", workers, 1, WORKERS_MAX)
@@ -234,17 +238,17 @@ cdef class Engine:
             raise TypeError(f"on_records: a callable or None, not {on_records!r}")
         self.tls_engine = tls_engine
         self.tls = &s2n_engine
-        self.on_records = on_records
         self.node.records_wanted = on_records is not None
         self.lock = threading.RLock()
+        self.stop_lock = threading.Lock()
         self.abort = threading.Event()
-        self.stop_event = threading.Event()
-        self.threads = []
+        self.finished = True
         self.listeners = {}
         self.app_names = {}
         self.upstream_names = {0: None}
-        self.asked = {}
-        self.boot = f"{time.time_ns() // 1000000:x}{secrets.randbits(16):04x}"
+        boot = f"{time.time_ns() // 1000000:x}{secrets.randbits(16):04x}"
+        self.policy = PolicyService()
+        self.records = RecordService(on_records, boot, self.app_names, self.upstream_names)
         self.state = "new"
 
     def __dealloc__(self):
@@ -266,7 +270,8 @@ cdef class Engine:
 
         Raises:
             RuntimeError: it was started before.
-            OSError: out of descriptors, threads or memory.
+            OSError: out of descriptors or threads.
+            MemoryError: out of memory.
         """
         with self.lock:
             if self.state != "new":
@@ -275,103 +280,116 @@ cdef class Engine:
             self.max_connections = connections_allowed(
                 self.max_connections_wanted, self.workers, self.node.pipes_max)
             self.node.open_max = self.max_connections
-            if not ring_init(&self.node.asks, ASKS_MAX, sizeof(ask_t)):
-                raise MemoryError
-            self._make_workers()
-            self.pool = AuthorizerPool(self.authorize_threads, self.authorize_timeout)
             self.state = "running"
-            self._start_thread(self._serve_policy, "lbcore-policy")
-            if self.on_records is not None:
-                self._start_thread(self._serve_records, "lbcore-records")
             running.add(self)
+            try:
+                self._start_all()
+                return
+            except BaseException as error:
+                problem = error
+        self.stop()                      # not under the lock: whoever stops takes stop_lock first
+        raise problem
 
-    def _make_workers(self):
+    cdef _start_all(self):
+        """What is started, `stop` ends, however far this came."""
         cdef int i
-        cdef int problem = 0
+        cdef int problem
+        self.done_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self.done_fd < 0:
+            raise OSError(errno, os.strerror(errno))
+        if not ring_init(&self.node.asks, ASKS_MAX, sizeof(ask_t)):
+            raise OSError(errno, os.strerror(errno))
         for i in range(self.workers):
             self.node.workers[i] = worker_new(
                 self.node, i, self.tls, self.snapshot, <uint32_t>self.max_connections + 64)
             if self.node.workers[i] == NULL:
-                problem = 12             # ENOMEM
-                break
+                raise OSError(errno, os.strerror(errno))
             self.node.worker_count = i + 1
-        for i in range(self.workers if problem == 0 else 0):
+        for i in range(self.workers):
             problem = worker_start(self.node.workers[i])
             if problem != 0:
-                self._order(ORDER_STOP, count=i)
-                self._join(i)
-                break
-        if problem != 0:
-            self._free_workers()
-            self.state = "stopped"
-            raise OSError(problem, os.strerror(problem))
-
-    def _start_thread(self, target, name):
-        thread = threading.Thread(target=target, name=name, daemon=True)
-        self.threads.append(thread)
-        thread.start()
+                raise OSError(problem, os.strerror(problem))
+            self.started = i + 1
+        self.policy.start(self.node, self.authorize_threads, self.authorize_timeout)
+        self.records.start(self.node)
 
     def stop(self, drain=0.0):
         """Stops accepting, lets open connections finish for up to ``drain`` seconds, ends the rest
-        (reason ``drained``) and the threads. Does nothing when it is not running.
+        (reason ``drained``) and the threads. While another thread stops it, waits for that one. Does
+        nothing when it is not running.
 
         Returns:
             bool: whether all connections finished by themselves.
+
+        Raises:
+            RuntimeError: called by an authorizer or by ``on_records``, which would wait for itself; or a
+                worker or ``on_records`` does not end: call it again.
         """
-        if not isinstance(drain, (int, float)) or not drain >= 0:
+        if not isinstance(drain, (int, float)) or isinstance(drain, bool) or not drain >= 0:
             raise ValueError(f"drain: seconds, 0 or more, not {drain!r}")
-        with self.lock:
-            if self.state != "running":
-                return True
-            self.state = "stopping"
-            for listener in list(self.listeners.values()):
-                self._remove(listener)
+        thread = threading.current_thread()
+        if self.policy.owns(thread) or self.records.owns(thread):
+            raise RuntimeError("engine: cannot be stopped by an authorizer or by on_records")
+        with self.stop_lock:
+            with self.lock:
+                if not self.running:
+                    return self.finished
+                self.state = "stopping"
+                self._stop_listening()
+            self._drain(drain)
+            self._end_workers()
+            self._end_services()
+            return self.finished
+
+    cdef _stop_listening(self):
+        if self.started and self.snapshot.listener_count > 0:
+            self._publish(self._next_snapshot(0))
+        for listener in self.listeners.values():
+            (<Listener>listener).shut()
+        self.listeners.clear()
+
+    cdef _drain(self, drain):
+        if not self.started:
+            return                       # stopping was tried before, and got that far
         deadline = time.monotonic() + drain
         while gauge_read(&self.node.open) > 0 and time.monotonic() < deadline:
-            if self.abort.wait(0.02):
+            if self.abort.wait(DRAIN_LOOK):
                 break
-        finished = gauge_read(&self.node.open) == 0
+        self.finished = gauge_read(&self.node.open) == 0
+
+    cdef _end_workers(self):
+        cdef int i
         with self.lock:
-            if not finished:
+            if self.started and not self.finished:
                 self._order(ORDER_ABORT, reason=REASON_DRAINED)
-            self._order(ORDER_STOP)
-            self._join(self.workers)
-            self.stop_event.set()
-            word_write(&self.node.asks.sleeping, 1)
-            ring_wake(&self.node.asks)
-            for i in range(self.workers):
-                word_write(&self.node.workers[i].records.sleeping, 1)
-                ring_wake(&self.node.workers[i].records)
-        for thread in self.threads:
-            if thread is not threading.current_thread():
-                thread.join()
+            if self.started:
+                self._order(ORDER_STOP)
+            for i in range(self.started):
+                with nogil:
+                    pthread_join(self.node.workers[i].thread, NULL)
+            self.started = 0
+
+    cdef _end_services(self):
+        self.policy.close(THREAD_TIMEOUT)
+        if not self.records.close(THREAD_TIMEOUT):
+            raise RuntimeError(f"engine: on_records did not return within {THREAD_TIMEOUT:.0f} s")
         with self.lock:
-            self.pool.close()
-            self._forget_asks()
+            for i in range(WORKERS_MAX):
+                if self.node.workers[i] != NULL:
+                    self.dropped += counter_read(&self.node.workers[i].records.dropped)
+                    worker_free(self.node.workers[i])
+                    self.node.workers[i] = NULL
+            self.node.worker_count = 0
             ring_fini(&self.node.asks)
-            self._free_workers()
+            if self.done_fd >= 0:
+                close(self.done_fd)
+            self.done_fd = -1
             self.state = "stopped"
             running.discard(self)
-        return finished
 
     def abort_drain(self):
         """Makes a ``stop`` that drains on another thread end the connections now."""
         self.abort.set()
-
-    cdef _join(self, int count):
-        cdef int i
-        for i in range(count):
-            with nogil:
-                pthread_join(self.node.workers[i].thread, NULL)
-
-    cdef _free_workers(self):
-        cdef int i
-        for i in range(WORKERS_MAX):
-            if self.node.workers[i] != NULL:
-                self.dropped += counter_read(&self.node.workers[i].records.dropped)
-                worker_free(self.node.workers[i])
-                self.node.workers[i] = NULL
-        self.node.worker_count = 0
 
     cdef _check_running(self):
         if self.state != "running":
@@ -379,51 +397,44 @@ cdef class Engine:
 
     # ---- orders
 
-    def _order(self, order_kind_t kind, reason_t reason=REASON_NONE, count=None, collect=None):
-        """Has every worker carry out one order and waits for all of them."""
-        cdef order_t *order = <order_t *>calloc(1, sizeof(order_t))
-        cdef int i
-        cdef int workers = self.workers if count is None else count
+    def _order(self, order_kind_t kind, reason_t reason=REASON_NONE, collect=None):
+        """Has every worker carry out one order and waits for all of them. With the lock held."""
+        cdef order_t *order = order_new(kind, self.snapshot, <uint32_t>self.started, self.done_fd)
         cdef message_t message
+        cdef int i
         if order == NULL:
             raise MemoryError
-        order.kind = kind
         order.reason = reason
-        order.snapshot = self.snapshot
-        order.done_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        if order.done_fd < 0:
-            free(order)
-            raise OSError("engine: no descriptor left to talk to the workers")
-        word_write(&order.pending, <uint64_t>workers)
         memset(&message, 0, sizeof(message))
         message.kind = MESSAGE_ORDER
         message.cell = order
-        for i in range(workers):
-            while not ring_push(&self.node.workers[i].inbox, &message):
-                ring_wake(&self.node.workers[i].inbox)
-                time.sleep(0.001)        # its inbox is full: it is at work on it
-            ring_wake(&self.node.workers[i].inbox)
-        if workers and not wait_readable(order.done_fd, ORDER_TIMEOUT):
-            # Not freed: a worker that wakes up late will still write to it.
-            raise RuntimeError(f"engine: a worker did not answer within {ORDER_TIMEOUT:.0f} s")
-        if workers:
-            os.read(order.done_fd, 8)    # what the workers wrote before happens before what follows
         try:
+            deadline = time.monotonic() + THREAD_TIMEOUT
+            for i in range(self.started):
+                while not ring_push(&self.node.workers[i].inbox, &message):
+                    ring_wake(&self.node.workers[i].inbox)
+                    if time.monotonic() >= deadline:
+                        for _ in range(i, self.started):
+                            order_unref(order)       # those it did not reach
+                        raise RuntimeError("engine: a worker does not read its inbox")
+                    time.sleep(INBOX_PAUSE)      # it is full: the worker is at work on it
+                ring_wake(&self.node.workers[i].inbox)
+            while word_read(&order.pending) != 0:
+                if not wait_readable(self.done_fd, deadline - time.monotonic()):
+                    raise RuntimeError(f"engine: a worker did not answer within {THREAD_TIMEOUT:.0f} s")
+                os.read(self.done_fd, 8)
             if collect is not None:
-                for i in range(workers):
+                for i in range(self.started):
                     self._collect(order, i, collect)
         finally:
-            for i in range(workers):
-                free(order.infos[i])
-            close(order.done_fd)
-            free(order)
+            order_unref(order)
 
     cdef _collect(self, order_t *order, int worker, list out):
         cdef uint32_t i
         for i in range(order.info_counts[worker]):
             info = &order.infos[worker][i]
-            out.append(read_connection(info, worker, self.boot, self.app_names, self.upstream_names))
-            name_unref(info.client)
+            out.append(
+                read_connection(info, worker, self.records.boot, self.app_names, self.upstream_names))
 
     cdef _publish(self, snapshot_t *snapshot):
         """Makes it the configuration; returns when every worker has adopted it."""
@@ -477,8 +488,6 @@ cdef class Engine:
         """
         cdef Listener listener
         cdef tls_generation_t *generation = NULL
-        cdef snapshot_t *snapshot
-        cdef uint32_t i
         check_listen(tls, plaintext, authorize, source_limits)
         with self.lock:
             self._check_running()
@@ -507,21 +516,31 @@ cdef class Engine:
             listener.sock = sock
             listener.address = bound_address(sock)
             listener.port = sock.getsockname()[1]
-            listener.authorize = authorize
-            listener.source_limits = SourceLimits(source_limits) if source_limits is not None else None
             self.listeners[listener.cell.id] = listener
             self.app_names[application.cell.id] = application.name
             for server in application.upstreams:
                 self.upstream_names[server.id] = server.address
-            snapshot = self._next_snapshot(self.snapshot.listener_count + 1)
-            for i in range(self.snapshot.listener_count):
-                snapshot.listeners[i] = listener_ref(self.snapshot.listeners[i])
-            snapshot.listeners[self.snapshot.listener_count] = listener_ref(listener.cell)
-            snapshot.listener_count = self.snapshot.listener_count + 1
-            self._publish(snapshot)
+            self.policy.listen(
+                listener.cell.id, authorize, application.name,
+                SourceLimits(source_limits) if source_limits is not None else None)
+            try:
+                self._watch(listener)
+            except BaseException:
+                with contextlib.suppress(RuntimeError):
+                    self._remove(listener)
+                raise
             return listener
 
-    def _remove(self, Listener listener not None):
+    cdef _watch(self, Listener listener):
+        cdef snapshot_t *snapshot = self._next_snapshot(self.snapshot.listener_count + 1)
+        cdef uint32_t i
+        for i in range(self.snapshot.listener_count):
+            snapshot.listeners[i] = listener_ref(self.snapshot.listeners[i])
+        snapshot.listeners[self.snapshot.listener_count] = listener_ref(listener.cell)
+        snapshot.listener_count = self.snapshot.listener_count + 1
+        self._publish(snapshot)
+
+    cdef _remove(self, Listener listener):
         cdef snapshot_t *snapshot
         cdef uint32_t i
         with self.lock:
@@ -535,16 +554,13 @@ cdef class Engine:
                     snapshot.listeners[snapshot.listener_count] = listener_ref(self.snapshot.listeners[i])
                     snapshot.listener_count += 1
             self._publish(snapshot)
-            # Connections keep the cell and its descriptor; the port must be free now all the same.
-            listener.sock.shutdown(socket.SHUT_RDWR)
-            listener.sock.close()
-            listener_unref(listener.cell)    # the Python object may live on; the descriptor must not
-            listener.cell = NULL
+            listener.shut()
 
     def set_policy(self, clients):
         """Replaces the native table of clients, which refuses strangers without asking Python, for all
         TLS listeners; None: no table. Starts a new epoch: cached verdicts are forgotten, waiting
-        connections are judged again, and open ones that lost access are closed.
+        connections are judged again, and open ones that the table no longer lets in are closed
+        (``revoked_while_open``). Authorizers are not asked again about open connections.
 
         Args:
             clients: PolicyClient objects, or None.
@@ -565,7 +581,11 @@ cdef class Engine:
                     raise TypeError(f"clients: PolicyClient objects, not {client!r}")
             policy = make_policy(clients)
         with self.lock:
-            snapshot = self._next_snapshot(self.snapshot.listener_count)
+            try:
+                snapshot = self._next_snapshot(self.snapshot.listener_count)
+            except MemoryError:
+                policy_unref(policy)
+                raise
             policy_unref(snapshot.policy)
             snapshot.policy = policy
             snapshot.epoch += 1
@@ -632,140 +652,6 @@ cdef class Engine:
                 "applications": applications,
             }
 
-    # ---- the policy thread
-
-    def _serve_policy(self):
-        cdef ask_t question
-        while not self.stop_event.is_set():
-            while ring_pop(&self.node.asks, &question):
-                self._take_question(&question)
-            if ring_may_sleep(&self.node.asks):
-                wait_readable(self.node.asks.wake_fd, None)
-                ring_awake(&self.node.asks)
-
-    cdef _take_question(self, ask_t *question):
-        cdef bytes key = (<const char *>question.key)[:question.key_length]
-        free(question.key)
-        # What is copied here is all that outlives this call.
-        listener_id = question.listener_id
-        name = (listener_id, question.epoch, question.tls_id, key)
-        listener = self.listeners.get(listener_id)
-        if listener is None or name in self.asked or len(self.asked) >= ASKS_MAX:
-            return                       # asked already, or left to the connection's own deadline
-        if (<Listener>listener).source_limits is not None:
-            self._answer_source(name, (<Listener>listener).source_limits)
-            return
-        peer = PeerCertificate(
-            key,
-            show_serial(question.serial, question.serial_length),
-            show_address(&question.source),
-        )
-        self.asked[name] = True
-        self.pool.submit(
-            (<Listener>listener).authorize,
-            peer,
-            (<Listener>listener).application.name,
-            question.deadline_ns / 1e9,
-            lambda verdict: self._answer(name, verdict),
-        )
-
-    def _answer_source(self, name, limits):
-        family = socket.AF_INET if len(name[3]) == 4 else socket.AF_INET6
-        manager = limits.manager_for(socket.inet_ntop(family, name[3]))
-        if manager is None:
-            self._broadcast(name, None, manager, REASON_AUTHZ_ERROR, 0.0)
-        else:
-            self._broadcast(name, None, manager, REASON_NONE, REMEMBERED)
-
-    def _answer(self, name, verdict):
-        """An authorizer's answer, on whichever thread it ran; None: it failed."""
-        self.asked.pop(name, None)
-        if isinstance(verdict, Verdict):
-            limits_fit = verdict.limits is None or isinstance(verdict.limits, RateLimitManager)
-            if limits_fit and verdict.allow:
-                self._broadcast(name, verdict.client, verdict.limits, REASON_NONE, verdict.ttl)
-                return
-            if limits_fit and verdict.reason in AUTHORIZE_REASONS:
-                self._broadcast(name, verdict.client, None, REASONS.index(verdict.reason), verdict.ttl)
-                return
-        self._broadcast(name, None, None, REASON_AUTHZ_ERROR, 0.0)
-
-    def _broadcast(self, name, client, limits, reason_t reason, ttl):
-        """Sends one answer to every worker; an inbox that is full leaves its connections to time out."""
-        cdef bytes key = name[3]
-        cdef verdict_t *verdict = verdict_new(<uint32_t>len(key))
-        cdef message_t message
-        cdef int i
-        if verdict == NULL:
-            return
-        try:
-            if client is not None:
-                verdict.client = make_name(client)
-            if limits is not None:
-                verdict.limiter = limiter_ref((<RateLimitManager>limits).cell)
-            verdict.reason = reason
-            verdict.listener_id = name[0]
-            verdict.epoch = name[1]
-            verdict.tls_id = name[2]
-            if ttl is not None:
-                verdict.expires_ns = monotonic_ns() + <uint64_t>(min(ttl, 1e9) * 1e9)
-            memcpy(verdict.key, <const char *>key, len(key))
-            verdict.hash = verdict_hash(verdict.key, verdict.key_length)
-            memset(&message, 0, sizeof(message))
-            message.kind = MESSAGE_VERDICT
-            message.cell = verdict
-            with self.lock:
-                for i in range(self.node.worker_count):
-                    verdict_ref(verdict)
-                    if ring_push(&self.node.workers[i].inbox, &message):
-                        ring_wake(&self.node.workers[i].inbox)
-                    else:
-                        verdict_unref(verdict)
-        finally:
-            verdict_unref(verdict)
-
-    cdef _forget_asks(self):
-        cdef ask_t question
-        while ring_pop(&self.node.asks, &question):
-            free(question.key)
-
-    # ---- the record thread
-
-    def _serve_records(self):
-        poll = select.poll()
-        for i in range(self.workers):
-            poll.register(self.node.workers[i].records.wake_fd, select.POLLIN)
-        while True:
-            stopping = self.stop_event.is_set()
-            batch = []
-            asleep = True
-            for i in range(self.workers):
-                self._drain_records(self.node.workers[i], batch)
-            if batch:
-                self._deliver(batch)
-            if stopping:
-                return
-            for i in range(self.workers):
-                asleep = ring_may_sleep(&self.node.workers[i].records) and asleep
-            if asleep:
-                poll.poll()
-            for i in range(self.workers):
-                ring_awake(&self.node.workers[i].records)
-            self.stop_event.wait(RECORD_PAUSE)   # gathers a batch instead of waking for each record
-
-    def _deliver(self, batch):
-        try:
-            self.on_records(batch)
-        except Exception:
-            LOG.exception("on_records failed; %d records are lost", len(batch))
-
-    cdef _drain_records(self, worker_t *worker, list batch):
-        cdef record_t entry
-        while ring_pop(&worker.records, &entry):
-            batch.append(read_record(&entry, self.boot, self.app_names, self.upstream_names))
-            name_unref(entry.client)
-            free(entry.leaf)
-
     def __repr__(self):
         return f"<Engine {self.state} workers={self.workers}>"
 
@@ -788,53 +674,62 @@ def check_listen(tls, plaintext, authorize, source_limits):
         raise ValueError("source_limits: only with plaintext=True; TLS clients have Verdict.limits")
 
 
-def wait_readable(int fd, timeout):
-    """Whether the descriptor became readable within ``timeout`` seconds (None: for ever)."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else timeout * 1000))
-
-
 # ---- the process ---------------------------------------------------------------------------------
 
 def stop_all():
-    """At exit: workers must not outlive the interpreter."""
+    """At exit: workers must not outlive the interpreter, and what ends with it must not look clean."""
     for engine in list(running):
         engine.abort_drain()
-        engine.stop()
+        try:
+            engine.stop()
+        except RuntimeError:
+            LOG.exception("an engine could not be stopped")
 
 
 def forget_all():
-    """In a forked child: the threads do not exist here. The descriptors are copies and are closed, or
-    the parent's peers would not see its FIN; the memory is left as it is."""
+    """In a forked child: the engine's threads do not exist here."""
     for engine in list(running):
         abandon(engine)
     running.clear()
 
 
 cdef abandon(Engine engine):
+    """The sockets are copies and are closed, or the parent's peers would not see its FIN. The memory is
+    left as it is, and so are pipes: a worker may have been changing either when the process forked.
+    Locks may be held by threads that do not exist here."""
     cdef uint32_t i
-    cdef uint32_t slot
-    cdef worker_t *worker
-    cdef conn_t *conn
     engine.state = "forked"
+    engine.lock = threading.RLock()
+    engine.stop_lock = threading.Lock()
+    engine.policy.lock = threading.Lock()
     for i in range(engine.node.worker_count):
-        worker = engine.node.workers[i]
-        close(worker.epoll_fd)
-        close(worker.inbox.wake_fd)
-        close(worker.records.wake_fd)
-        for slot in range(worker.slab.next_index):
-            conn = &worker.slab.blocks[slot // 256][slot % 256]
-            if conn.in_use and conn.client.fd >= 0:
-                close(conn.client.fd)
-            if conn.in_use and conn.upstream.fd >= 0:
-                close(conn.upstream.fd)
-    close(engine.node.asks.wake_fd)
+        close_copies(engine.node.workers[i])
+    engine.node.worker_count = 0
     for i in range(engine.snapshot.listener_count):
         close(engine.snapshot.listeners[i].fd)
         engine.snapshot.listeners[i].fd = -1
     for listener in engine.listeners.values():
         (<Listener>listener).sock.close()
+    close(engine.node.asks.wake_fd)
+    close(engine.done_fd)
+
+
+cdef void close_copies(worker_t *worker) noexcept nogil:
+    cdef message_t message
+    cdef conn_t *conn
+    cdef uint32_t i
+    for i in range(worker.slab.next_index):
+        conn = slab_slot(&worker.slab, i)
+        if conn.in_use and conn.client.fd >= 0:
+            close(conn.client.fd)
+        if conn.in_use and conn.upstream.fd >= 0:
+            close(conn.upstream.fd)
+    while ring_pop(&worker.inbox, &message):
+        if message.kind == MESSAGE_SOCKET:
+            close(message.fd)
+    close(worker.epoll_fd)
+    close(worker.inbox.wake_fd)
+    close(worker.records.wake_fd)
 
 
 atexit.register(stop_all)

@@ -1,8 +1,9 @@
-"""What the kernel allows this process: descriptors, splice pipes, the listening queue."""
+"""What the kernel allows this process, and what it has for us: descriptors, pipes, queues, readiness."""
 
 from __future__ import annotations
 
 import resource
+import select
 import socket
 from pathlib import Path
 
@@ -58,3 +59,10 @@ def _number(path: str, otherwise: int) -> int:
         return int(Path(path).read_text())
     except (OSError, ValueError):
         return otherwise
+
+
+def wait_readable(fd: int, timeout: float | None) -> bool:
+    """Whether the descriptor became readable within ``timeout`` seconds (None: for ever)."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else timeout * 1000))

@@ -70,6 +70,9 @@ class Verdict:
         limits: the limiter this connection counts in, or None.
         ttl: seconds the answer may be reused for the same certificate and application;
             None until the policy changes, 0 never.
+
+    Raises:
+        TypeError, ValueError: naming the attribute.
     """
 
     allow: bool
@@ -79,6 +82,10 @@ class Verdict:
     ttl: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("client", "reason"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{name}: text or None, not {type(value).__name__}")
         if self.allow and not self.client:
             raise ValueError("client: an allowing Verdict needs the client's name")
         if not self.allow and not self.reason:

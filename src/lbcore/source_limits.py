@@ -1,25 +1,32 @@
-"""Limits of plaintext listeners: one RateLimitManager per source address.
+"""Limits of plaintext listeners: one RateLimitManager per source.
+
+A source is an IPv4 address, or the /64 network of an IPv6 address: that is what one host has to itself
+(RFC 6177), and it could be another address of it for every connection.
 
 Used by the engine's policy thread only.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections import OrderedDict
 
 from lbcore.limits import LimitClass, RateLimitManager
 
-#: Seconds a worker may remember an address's manager; the manager is kept longer than that.
+#: Seconds a worker may remember a source's manager; the manager is kept longer than that.
 REMEMBERED = 60.0
-ADDRESSES_MAX = 65536
+SOURCES_MAX = 65536
+IPV6_NETWORK = 64  # bits
+
+_LOOKED_AT = 8  # old sources looked at for each new one
 
 
 class SourceLimits:
-    """Managers by address, the longest unasked first; bounded.
+    """Managers by source, the longest unasked first; bounded.
 
-    Only a manager without open connections that nobody asked for in a while is forgotten: a worker may
-    still use it until its own memory of it has expired.
+    A manager without open connections that nobody asked for in a while is forgotten; with the table
+    full, the oldest such one is forgotten early, and starts afresh when its source comes back.
     """
 
     def __init__(self, limit_class: LimitClass) -> None:
@@ -30,32 +37,48 @@ class SourceLimits:
             refill = (limit_class.burst or max(1.0, limit_class.rate)) / limit_class.rate
         self._keep = REMEMBERED * 2 + refill
 
-    def manager_for(self, address: str) -> RateLimitManager | None:
-        """The address's manager, or None when there are too many addresses: refuse."""
+    def manager_for(self, packed: bytes) -> RateLimitManager | None:
+        """The manager of an address's source.
+
+        Args:
+            packed: the address in network order, 4 or 16 bytes.
+
+        Returns:
+            RateLimitManager | None: None when there are too many sources with open connections: refuse.
+        """
+        source = source_of(packed)
         now = time.monotonic()
-        known = self._managers.get(address)
-        if known is None:
-            self._forget(now)
-            if len(self._managers) >= ADDRESSES_MAX:
-                return None
+        known = self._managers.get(source)
+        if known is not None:
+            manager = known[0]
+        elif self._make_room(now):
             manager = RateLimitManager(
-                address, max_open=self._class.max_open, rate=self._class.rate, burst=self._class.burst
+                source, max_open=self._class.max_open, rate=self._class.rate, burst=self._class.burst
             )
         else:
-            manager = known[0]
-        self._managers[address] = (manager, now)
-        self._managers.move_to_end(address)
+            return None
+        self._managers[source] = (manager, now)
+        self._managers.move_to_end(source)
         return manager
 
-    def _forget(self, now: float) -> None:
-        for _ in range(2):
-            if not self._managers:
-                return
-            address, (manager, asked) = next(iter(self._managers.items()))
-            if asked + self._keep > now:
-                return
+    def _make_room(self, now: float) -> bool:
+        """Forgets what it can of the oldest; whether there is room for one more."""
+        for _ in range(min(_LOOKED_AT, len(self._managers))):
+            source, (manager, asked) = next(iter(self._managers.items()))
+            if asked + self._keep > now and len(self._managers) < SOURCES_MAX:
+                break
             if manager.open:
-                self._managers[address] = (manager, now)
-                self._managers.move_to_end(address)
+                self._managers.move_to_end(source)
             else:
-                del self._managers[address]
+                del self._managers[source]
+        return len(self._managers) < SOURCES_MAX
+
+
+def source_of(packed: bytes) -> str:
+    """``"192.0.2.1"`` or ``"2001:db8::/64"``; an IPv4 address that came in over IPv6 is one of IPv4."""
+    if len(packed) == 4:
+        return str(ipaddress.IPv4Address(packed))
+    address = ipaddress.IPv6Address(packed)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, IPV6_NETWORK), strict=False))

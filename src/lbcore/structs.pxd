@@ -320,12 +320,12 @@ cdef struct conn_info_t:         # one open connection, as told to Python
 
 
 cdef struct order_t:             # made by the engine, carried out by every worker, acknowledged
+    refs_t refs                  # the engine's and one for each worker that still has it
     order_kind_t kind
-    snapshot_t *snapshot
+    snapshot_t *snapshot         # one reference
     reason_t reason
     word_t pending               # workers that have not acknowledged
-    int done_fd                  # eventfd, written by the last one
-    refs_t refs
+    int done_fd                  # the engine's eventfd, written by the last one
     conn_info_t *infos[64]       # by worker
     uint32_t info_counts[64]
 

@@ -42,6 +42,7 @@ from lbcore.parts.cells cimport (
 )
 from lbcore.parts.chunks cimport chunk_pool_fini
 from lbcore.parts.early cimport early_read
+from lbcore.parts.orders cimport order_done, order_unref
 from lbcore.parts.pipes cimport pipes_fini
 from lbcore.parts.policy cimport policy_judge
 from lbcore.parts.poller cimport (
@@ -91,7 +92,7 @@ from lbcore.structs cimport (
     record_t,
     verdict_t,
 )
-from lbcore.sys.atomics cimport counter_add, word_add, word_write
+from lbcore.sys.atomics cimport counter_add, word_write
 from lbcore.sys.linux cimport (
     EPOLL_CLOEXEC,
     EPOLLERR,
@@ -117,7 +118,6 @@ from lbcore.sys.linux cimport (
     sigset_t,
     sockaddr,
     socklen_t,
-    write,
 )
 
 cdef enum:
@@ -249,7 +249,6 @@ cdef void on_verdict(verdict_t *verdict, worker_t *worker) noexcept nogil:
 # ---- orders of the engine ------------------------------------------------------------------------
 
 cdef void carry_out(order_t *order, worker_t *worker) noexcept nogil:
-    cdef uint64_t one = 1
     if order.kind == ORDER_ADOPT:
         adopt(worker, order.snapshot)
     elif order.kind == ORDER_LIST:
@@ -258,8 +257,7 @@ cdef void carry_out(order_t *order, worker_t *worker) noexcept nogil:
         abort_all(worker, order.reason)
     elif order.kind == ORDER_STOP:
         worker.stopping = True
-    if word_add(&order.pending, <uint64_t>-1) == 0:
-        write(order.done_fd, &one, sizeof(one))
+    order_done(order)
 
 
 cdef bint has_listener(snapshot_t *snapshot, listener_t *listener) noexcept nogil:
@@ -506,6 +504,8 @@ cdef void worker_free(worker_t *worker) noexcept nogil:
             listener_unref(<listener_t *>message.cell)
         elif message.kind == MESSAGE_VERDICT:
             verdict_unref(<verdict_t *>message.cell)
+        else:
+            order_unref(<order_t *>message.cell)
     verdicts_clear(worker)
     free(worker.verdicts)
     if worker.slab.blocks != NULL:

@@ -1,0 +1,18 @@
+"""The thread that reads what workers wrote down."""
+
+from lbcore.structs cimport node_t, worker_t
+
+
+cdef class RecordService:
+    cdef node_t *node            # the engine's; not touched after `close`
+    cdef object on_records
+    cdef str boot
+    cdef dict app_names          # id -> name
+    cdef dict upstream_names     # id -> address
+    cdef object stopping
+    cdef object thread
+
+    # These talk to workers, so they need the GIL and may raise.
+    cdef start(self, node_t *node)
+    cdef bint close(self, double timeout) except -1
+    cdef _drain(self, worker_t *worker, list batch)
