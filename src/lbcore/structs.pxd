@@ -225,7 +225,7 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     bint expired                 # its deadline has passed; the stage that sees it clears it
     bint forwarding              # reached stage 8
     bint lingering               # everything is released but the socket
-    bint tls_idle                # record buffers were given back
+    bint quiet                   # silent for a while: record buffers and pipes were given back
     scope_t refused_by
 
     uint16_t tried[8]            # indexes of upstreams that failed this connection
@@ -442,8 +442,9 @@ cdef struct worker_t:            # one thread; its own but for the fields marked
 
 
 cdef enum:
-    SCRATCH_BYTES = 147456       # 128 KiB and room for what records add
+    RECORD_MAX = 16384           # payload of a TLS record: RFC 8446, 5.1
     BATCH_MIN = 16384
-    BATCH_MAX = 131072
+    BATCH_MAX = 131072           # what one direction reads at once, and holds
+    SCRATCH_BYTES = 147456       # a batch with what TLS adds, or with the part of a record from before
     HELD_MAX = 16384             # early bytes of a client whose verdict is not in
-    CONN_BYTES_MAX = 196608      # what both directions may hold together
+    CONN_BYTES_MAX = 196608      # what both directions may hold; with what TLS adds, under 256 KiB

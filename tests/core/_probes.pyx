@@ -34,6 +34,7 @@ from lbcore.parts.cells cimport (
 )
 from lbcore.parts.chunks cimport chunk_append, chunk_give, chunk_pool_fini
 from lbcore.parts.der cimport der_fit_for_client, der_serial
+from lbcore.parts.legs cimport leg_drop, leg_flush
 from lbcore.parts.limiter cimport (
     LIMIT_NONE,
     LIMIT_OPEN,
@@ -57,7 +58,9 @@ from lbcore.parts.slab cimport slab_find, slab_fini, slab_give, slab_init, slab_
 from lbcore.parts.strangers cimport stranger_enter, stranger_leave
 from lbcore.parts.timers cimport timer_arm, timer_disarm, timer_expired, timer_wait_ms, wheel_init
 from lbcore.parts.verdicts cimport verdict_hash, verdicts_clear, verdicts_find, verdicts_insert
+from lbcore.path.move cimport move_bytes, move_out_of_pipe
 from lbcore.structs cimport (
+    SCRATCH_BYTES,
     TIMER_NONE,
     app_t,
     ask_t,
@@ -729,6 +732,85 @@ cdef class Worker:
             conn = conn.free_next
         self.worker.doomed = NULL
         return found
+
+
+# ---- move: a plain connection between two sockets ------------------------------------------------
+
+cdef class Mover:
+    """The two legs of a plain connection, and what a worker needs to move its bytes by splice or, without
+    a budget for pipes, by copying. The sockets stay the caller's."""
+
+    cdef node_t *node
+    cdef worker_t *worker
+    cdef conn_t conn
+
+    def __cinit__(self, int client_fd, int upstream_fd, *, int64_t pipes_max):
+        self.node = <node_t *>zeroed_lines(sizeof(node_t))
+        self.worker = <worker_t *>zeroed_lines(sizeof(worker_t))
+        self.worker.node = self.node
+        self.node.pipes_max = pipes_max
+        self.worker.scratch_in = <uint8_t *>zeroed_lines(SCRATCH_BYTES)
+        self.conn.client.fd = client_fd
+        self.conn.upstream.fd = upstream_fd
+
+    def __dealloc__(self):
+        if self.worker != NULL:
+            self.forget(&self.conn.client)
+            self.forget(&self.conn.upstream)
+            pipes_fini(self.worker)
+            chunk_pool_fini(&self.worker.chunks)
+            free(self.worker.scratch_in)
+        free(self.worker)
+        free(self.node)
+
+    cdef void forget(self, leg_t *leg) noexcept:
+        leg_drop(self.worker, leg)
+        if leg.pipe != NULL:
+            pipe_give(self.worker, leg.pipe)
+            leg.pipe = NULL
+
+    def move(self, bint up):
+        """What a worker does when it wakes up for one direction: what waits first, else one batch."""
+        cdef leg_t *source = &self.conn.client if up else &self.conn.upstream
+        cdef leg_t *target = &self.conn.upstream if up else &self.conn.client
+        cdef int problem
+        if target.out != NULL:
+            problem = leg_flush(self.worker, target)
+        else:
+            problem = move_bytes(&self.conn, self.worker, source, target)
+        if problem != 0:
+            raise OSError(problem, "move")
+
+    def quiet(self):
+        """Nothing has moved for a while."""
+        if (
+            move_out_of_pipe(self.worker, &self.conn.client, &self.conn.upstream) != 0
+            or move_out_of_pipe(self.worker, &self.conn.upstream, &self.conn.client) != 0
+        ):
+            raise OSError("quiet")
+
+    @property
+    def pipes_out(self):
+        return (self.conn.client.pipe != NULL) + (self.conn.upstream.pipe != NULL)
+
+    @property
+    def moved(self):
+        """Bytes counted as taken from (the client, the upstream)."""
+        return self.conn.client.bytes, self.conn.upstream.bytes
+
+    @property
+    def held(self):
+        """Memory for bytes that wait: chunks whole, pipes as far as they are filled."""
+        cdef uint64_t total = 0
+        if self.conn.client.out != NULL:
+            total += sizeof(chunk_t) + self.conn.client.out.room
+        if self.conn.upstream.out != NULL:
+            total += sizeof(chunk_t) + self.conn.upstream.out.room
+        if self.conn.client.pipe != NULL:
+            total += self.conn.client.pipe.length
+        if self.conn.upstream.pipe != NULL:
+            total += self.conn.upstream.pipe.length
+        return total
 
 
 # ---- layout --------------------------------------------------------------------------------------

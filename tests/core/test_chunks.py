@@ -13,11 +13,11 @@ LARGEST = 147_456
 @pytest.mark.parametrize(
     ("length", "room"),
     [
-        (1, 8 * KIB),
-        (8 * KIB, 8 * KIB),
-        (8 * KIB + 1, 16 * KIB),
-        (33 * KIB, 64 * KIB),
-        (64 * KIB + 1, LARGEST),
+        (1, 9 * KIB),
+        (9 * KIB, 9 * KIB),
+        (9 * KIB + 1, 18 * KIB),
+        (37 * KIB, 72 * KIB),
+        (72 * KIB + 1, LARGEST),
         (LARGEST, LARGEST),
     ],
 )
@@ -34,6 +34,18 @@ def test_more_than_the_largest_class_is_refused_and_nothing_is_lost(probes: Modu
     assert outbox.append(b"kept")
     assert not outbox.append(b"x" * LARGEST)
     assert outbox.content() == b"kept"
+
+
+@pytest.mark.parametrize("length", [1, 10 * KIB, 20 * KIB, 40 * KIB, 80 * KIB, LARGEST])
+def test_the_rooms_of_two_directions_stay_under_the_bound(probes: ModuleType, length: int) -> None:
+    """A direction reads what the other one's chunk leaves of 192 KiB, at most 128 KiB; decrypting can add
+    the part of a record that came before, encrypting less."""
+    one, other = probes.Outbox(), probes.Outbox()
+    assert one.append(b"x" * length)
+    read = min(128 * KIB, 192 * KIB - one.room)
+    assert read >= 48 * KIB  # the other direction goes on
+    assert other.append(b"x" * (read + 16 * KIB))
+    assert one.room + other.room <= 216 * KIB
 
 
 def test_nothing_appended_costs_no_chunk(probes: ModuleType) -> None:
@@ -54,20 +66,20 @@ def test_an_emptied_chunk_is_reused(probes: ModuleType) -> None:
 
 def test_growing_gives_the_smaller_chunk_back(probes: ModuleType) -> None:
     outbox = probes.Outbox()
-    outbox.append(b"a" * 8 * KIB)
+    outbox.append(b"a" * 9 * KIB)
     outbox.append(b"b")
-    assert outbox.room == 16 * KIB
+    assert outbox.room == 18 * KIB
     assert outbox.kept == [1, 0, 0, 0, 0]
-    assert outbox.content() == b"a" * 8 * KIB + b"b"
+    assert outbox.content() == b"a" * 9 * KIB + b"b"
 
 
 def test_the_room_in_front_is_used_before_a_larger_chunk(probes: ModuleType) -> None:
     numbered = b"".join(number.to_bytes(2, "big") for number in range(13 * KIB // 2))
     outbox = probes.Outbox()
-    outbox.append(numbered[: 8 * KIB])
+    outbox.append(numbered[: 9 * KIB])
     outbox.sent(5 * KIB)
-    outbox.append(numbered[8 * KIB :])
-    assert outbox.room == 8 * KIB
+    outbox.append(numbered[9 * KIB :])
+    assert outbox.room == 9 * KIB
     assert outbox.content() == numbered[5 * KIB :]
 
 

@@ -643,6 +643,27 @@ def test_tls_never_goes_through_pipes(balance: MakeBalancer, keep: Keep, pki: Pk
     assert pipe_ends() == before
 
 
+def test_stalled_connections_keep_no_pipes(balance: MakeBalancer, keep: Keep) -> None:
+    """Pipes are few: after a quiet moment the bytes wait elsewhere, and who is in bulk finds a pipe."""
+    upstream = keep(Upstream(hold, receive_buffer=4096))
+    lb = balance(upstream, plaintext=True, engine={"workers": 1})
+    before = pipe_ends()
+    data = pattern(8 * MIB)
+    senders = []
+    for _ in range(16):
+        client = keep(plain(lb.port))
+        senders.append((client, send_all(client, data)))
+    lb.wait_open(16)
+    kept_by_a_worker = 8
+    wait_until(lambda: settled(lb) and pipe_ends() - before <= 2 * kept_by_a_worker, "the pipes are back")
+    for number, (client, sender) in enumerate(senders):
+        upstream.session(number).released.set()
+        sender.join(20)
+        client.shutdown(socket.SHUT_WR)
+        assert upstream.session(number).wait_end(20) is End.FIN
+        assert upstream.session(number).received == data
+
+
 def test_small_segments_do_not_jam_a_pipe(balance: MakeBalancer, keep: Keep) -> None:
     """A pipe has a slot per segment, so some 23 kB of small ones fill it while it looks nearly empty."""
     bulk = pattern(6 * MIB)

@@ -1,25 +1,34 @@
 """Buffers for what a peer is too slow to take.
 
-Five size classes; a few free ones of each are kept, so that a slow reader does not cost an allocation
-per wake-up, and so few that a crowd of slow readers that left does not stay in memory. One thread: the
-worker that owns the pool.
+Five size classes, each half of the next one, the largest with room for a full batch and what TLS adds
+to it: so the rooms of two directions that share CONN_BYTES_MAX stay under 256 KiB. A few free ones of each
+are kept, so that a slow reader does not cost an allocation per wake-up, and so few that a crowd of slow
+readers that left does not stay in memory. One thread: the worker that owns the pool.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
+from lbcore.structs cimport SCRATCH_BYTES
 from lbcore.sys.linux cimport memcpy, memmove
 
 cdef enum:
     CLASSES = 5
-    SMALLEST_SHIFT = 13          # 8 KiB
     KEPT_MAX = 16                # per class
 
 cdef uint32_t class_room(int size_class) noexcept nogil:
-    # 8, 16, 32, 64 KiB, and a full batch with what its records add.
-    if size_class == CLASSES - 1:
-        return 147456
-    return <uint32_t>1 << (SMALLEST_SHIFT + size_class)
+    """9, 18, 36, 72 and 144 KiB."""
+    return <uint32_t>SCRATCH_BYTES >> (CLASSES - 1 - size_class)
+
+
+cdef uint32_t chunk_room(size_t length) noexcept nogil:
+    cdef int size_class
+    if length == 0:
+        return 0
+    for size_class in range(CLASSES):
+        if length <= class_room(size_class):
+            return class_room(size_class)
+    return 0
 
 
 cdef chunk_t *chunk_take(chunk_pool_t *pool, size_t length) noexcept nogil:

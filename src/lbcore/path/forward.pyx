@@ -1,9 +1,9 @@
 """Stage 8, forward: both directions until both have ended.
 
 Backpressure: what a socket does not take waits in that leg's `out`, and while it waits nothing more is
-read for it. So a connection holds at most one batch a direction, and a stalled side stops only its own
-direction. One batch a direction and wake-up, then the next connection: epoll is level-triggered and
-comes back.
+read for it. So a connection holds at most one batch a direction, less when the other one holds much
+(move.pyx), and a stalled side stops only its own direction. One batch a direction and wake-up, then the
+next connection: epoll is level-triggered and comes back.
 
 Ends: a proper end of one side (close_notify, or FIN on a plain leg) is passed on once everything before
 it was delivered, and the other direction goes on. An abort is passed on as an abort: the bytes before it
@@ -34,7 +34,7 @@ from lbcore.parts.legs cimport leg_drop, leg_flush, leg_io, leg_put
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error, socket_unacknowledged
 from lbcore.parts.timers cimport timer_arm
-from lbcore.path.move cimport move_bytes, move_pending
+from lbcore.path.move cimport move_bytes, move_out_of_pipe, move_pending
 from lbcore.structs cimport (
     LEG_BROKEN,
     LEG_CLEAN,
@@ -214,8 +214,8 @@ cdef step_t watch(conn_t *conn, worker_t *worker) noexcept nogil:
     if problem != 0:
         conn.sys_errno = problem
         return end_now(conn, REASON_ERROR)
-    if conn.tls_idle and conn.active_ns == worker.now_ns:
-        conn.tls_idle = False
+    if conn.quiet and conn.active_ns == worker.now_ns:
+        conn.quiet = False
         timer_arm(&worker.wheel, conn, worker.now_ns + soon_ns(conn))
     return STEP_WAIT
 
@@ -242,25 +242,33 @@ cdef step_t look_at_clock(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.expired = False
     if due_ns <= worker.now_ns:
         return end_now(conn, REASON_HALF_CLOSE_TIMEOUT if is_half_closed(conn) else REASON_IDLE)
-    if not conn.tls_idle:
+    if not conn.quiet:
         if quiet_ns <= worker.now_ns:
-            go_quiet(conn, worker)
+            if go_quiet(conn, worker) == STEP_CLOSE:
+                return STEP_CLOSE
         elif quiet_ns < due_ns:
             due_ns = quiet_ns
     timer_arm(&worker.wheel, conn, due_ns)
     return STEP_WAIT
 
 
-cdef void go_quiet(conn_t *conn, worker_t *worker) noexcept nogil:
-    """Most connections are idle most of the time: their TLS state shrinks to a third."""
-    conn.tls_idle = True
+cdef step_t go_quiet(conn_t *conn, worker_t *worker) noexcept nogil:
+    """Most connections are idle most of the time: their TLS state shrinks to a third. And a peer that
+    stalls keeps no pipe from others."""
+    conn.quiet = True
+    conn.sys_errno = move_out_of_pipe(worker, &conn.client, &conn.upstream)
+    if conn.sys_errno == 0:
+        conn.sys_errno = move_out_of_pipe(worker, &conn.upstream, &conn.client)
+    if conn.sys_errno != 0:
+        return end_now(conn, REASON_ERROR)
     if conn.client.tls == NULL:
-        return
+        return STEP_WAIT
     if conn.tls == NULL:
         worker.tls_engine.release_buffers(conn.client.tls)
     elif worker.tls_engine.go_idle(conn.client.tls):
         tls_unref(conn.tls)
         conn.tls = NULL
+    return STEP_WAIT
 
 
 # ---- aborts --------------------------------------------------------------------------------------

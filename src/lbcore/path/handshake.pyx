@@ -25,7 +25,7 @@ from lbcore.parts.early cimport early_keep
 from lbcore.parts.legs cimport leg_flush, leg_io, leg_put
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.timers cimport timer_arm, timer_disarm
-from lbcore.structs cimport BATCH_MIN, LEG_READABLE
+from lbcore.structs cimport BATCH_MIN, LEG_READABLE, RECORD_MAX
 from lbcore.sys.linux cimport EAGAIN, EINTR, EPOLLIN, EPOLLOUT, EPOLLRDHUP, errno, memcpy, monotonic_ns, recv
 from lbcore.tls.engine cimport TLS_DONE, TLS_FAILED, tls_failure_t, tls_result_t
 
@@ -34,7 +34,6 @@ cdef enum:
     CONTENT_HANDSHAKE = 22       # RFC 8446, 5.1
     MAJOR_VERSION = 3
     RECORD_MIN = 4
-    RECORD_MAX = 16384
     INPUT_MAX = 32768
 
 

@@ -6,6 +6,8 @@ from lbcore.structs cimport conn_t, leg_t, worker_t
 # One batch from `source` to `target`, which has nothing waiting. Marks the legs: ENDED, CLEAN, BROKEN,
 # and READABLE off. 0 or an errno.
 cdef int move_bytes(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil
+# A quiet direction gives its pipe back; what was in it waits in target.out. 0, or an errno: bytes are lost.
+cdef int move_out_of_pipe(worker_t *worker, leg_t *source, leg_t *target) noexcept nogil
 
 
 cdef inline bint move_pending(leg_t *source, leg_t *target) noexcept nogil:

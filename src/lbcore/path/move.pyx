@@ -7,13 +7,18 @@
 The batch starts at 16 KiB and doubles while reads fill it, so a chat costs little cache and a transfer
 few system calls. An end of the stream that comes with the bytes is noted, not acted upon: forward does.
 
+What a direction holds, in a chunk or in a pipe, leaves the other one the rest of CONN_BYTES_MAX; chunks
+count with their whole room. So a connection stays under 256 KiB whatever its peers do.
+
 Splice: EAGAIN from the socket side means "socket empty" or "pipe full by slots" (a pipe has a slot per
 page, and some 23 kB of small segments fill it), so the pipe's own byte count decides what to do, and a
-pipe with bytes in it stays with its connection.
+pipe with bytes in it stays with its connection, until that has been quiet for a while: then the bytes
+move to a chunk, because pipes are few and a peer that stalls must not keep them from others.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from lbcore.parts.chunks cimport chunk_room, chunk_take
 from lbcore.parts.legs cimport leg_io, leg_put, leg_put_plain
 from lbcore.parts.pipes cimport pipe_give, pipe_take
 from lbcore.structs cimport (
@@ -26,14 +31,17 @@ from lbcore.structs cimport (
     LEG_ENDED,
     LEG_READABLE,
     SCRATCH_BYTES,
+    chunk_t,
     pipe_t,
 )
 from lbcore.sys.linux cimport (
     EAGAIN,
     EINTR,
+    EIO,
     SPLICE_F_MOVE,
     SPLICE_F_NONBLOCK,
     errno,
+    read,
     recv,
     splice,
 )
@@ -54,22 +62,27 @@ cdef int move_bytes(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target
     return copy(conn, worker, source, target)
 
 
-cdef uint32_t batch_room(conn_t *conn, leg_t *source) noexcept nogil:
-    """How much to read: the leg's batch, within what the connection may hold in both directions."""
-    cdef uint32_t held = 0
+cdef uint32_t room_of(leg_t *source, leg_t *target) noexcept nogil:
+    """How much this direction may hold: a full batch, within what the other one leaves it. That has a
+    chunk of at most SCRATCH_BYTES, or a pipe whose bytes may go to one: three smallest batches are left."""
+    cdef uint32_t left = CONN_BYTES_MAX
+    if source.out != NULL:
+        left -= source.out.room
+    elif target.pipe != NULL:
+        left -= chunk_room(target.pipe.length)
+    return left if left < <uint32_t>BATCH_MAX else <uint32_t>BATCH_MAX
+
+
+cdef uint32_t batch_room(leg_t *source, leg_t *target) noexcept nogil:
+    """How much to read: the leg's batch, within what it may hold."""
+    cdef uint32_t room = room_of(source, target)
     if source.batch < BATCH_MIN:
         source.batch = BATCH_MIN
-    if conn.client.out != NULL:
-        held += conn.client.out.length
-    if conn.upstream.out != NULL:
-        held += conn.upstream.out.length
-    if held + source.batch > CONN_BYTES_MAX:
-        return CONN_BYTES_MAX - held if held < CONN_BYTES_MAX - BATCH_MIN else BATCH_MIN
-    return source.batch
+    return source.batch if source.batch < room else room
 
 
 cdef int copy(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
-    cdef uint32_t room = batch_room(conn, source)
+    cdef uint32_t room = batch_room(source, target)
     cdef ssize_t got
     source.flags &= ~<uint32_t>LEG_READABLE
     got = recv(source.fd, worker.scratch_in, room, 0)
@@ -136,12 +149,13 @@ cdef int decrypt(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target,
 
 cdef int splice_through(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
     cdef pipe_t *pipe = source.pipe
+    cdef uint32_t room = room_of(source, target)
     cdef uint32_t moved = 0
     cdef bint source_dry = False
     cdef int problem = 0
     source.flags &= ~<uint32_t>LEG_READABLE
     while moved < SPLICE_BUDGET:
-        source_dry = splice_in(source, pipe)
+        source_dry = splice_in(source, pipe, room if room < pipe.room else pipe.room)
         if pipe.length == 0:
             break
         problem = splice_out(target, pipe, &moved)
@@ -162,12 +176,12 @@ cdef int splice_through(conn_t *conn, worker_t *worker, leg_t *source, leg_t *ta
     return problem
 
 
-cdef bint splice_in(leg_t *source, pipe_t *pipe) noexcept nogil:
-    """Socket to pipe. True: nothing more can be had now."""
+cdef bint splice_in(leg_t *source, pipe_t *pipe, uint32_t room) noexcept nogil:
+    """Socket to pipe, until it holds `room` bytes. True: nothing more can be had now."""
     cdef ssize_t got
-    if source.flags & LEG_ENDED or pipe.length >= pipe.room:
+    if source.flags & LEG_ENDED or pipe.length >= room:
         return True
-    got = splice(source.fd, NULL, pipe.write_fd, NULL, pipe.room - pipe.length,
+    got = splice(source.fd, NULL, pipe.write_fd, NULL, room - pipe.length,
                  SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
     if got > 0:
         pipe.length += <uint32_t>got
@@ -194,4 +208,28 @@ cdef int splice_out(leg_t *target, pipe_t *pipe, uint32_t *moved) noexcept nogil
         else:
             target.flags |= LEG_BROKEN
             return errno if sent < 0 else EAGAIN
+    return 0
+
+
+cdef int move_out_of_pipe(worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
+    """From the pipe to a chunk, so that somebody else can have the pipe. 0 or an errno: a byte is lost.
+    Without memory for the chunk everything stays where it is."""
+    cdef pipe_t *pipe = source.pipe
+    cdef chunk_t *chunk
+    cdef ssize_t got
+    if pipe == NULL or pipe.length == 0 or target.out != NULL:
+        return 0
+    chunk = chunk_take(&worker.chunks, pipe.length)
+    if chunk == NULL:
+        return 0
+    target.out = chunk
+    while pipe.length > 0:
+        got = read(pipe.read_fd, chunk.data + chunk.length, pipe.length)
+        if got <= 0:
+            return errno if got < 0 else EIO
+        chunk.length += <uint32_t>got
+        pipe.length -= <uint32_t>got
+    source.bytes += chunk.length
+    source.pipe = NULL
+    pipe_give(worker, pipe)
     return 0

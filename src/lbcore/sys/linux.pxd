@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "errno.h" nogil:
     int errno
-    int EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM, ENOBUFS, ECONNABORTED, EINPROGRESS, ETIMEDOUT
+    int EAGAIN, EINTR, EIO, EMFILE, ENFILE, ENOMEM, ENOBUFS, ECONNABORTED, EINPROGRESS, ETIMEDOUT
     int ECONNRESET, EPIPE, EADDRNOTAVAIL, EPERM, EINVAL, EPROTO, ECONNREFUSED
 
 cdef extern from "string.h" nogil:

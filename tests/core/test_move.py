@@ -1,0 +1,144 @@
+"""Moving: every byte in order, and less than 256 KiB for both directions, whatever the peers do."""
+
+import socket
+from collections.abc import Iterator
+from random import Random
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+KIB = 1024
+BOUND = 256 * KIB
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """A peer's end and the mover's end of one TCP connection, with much room in the kernel towards the mover
+    and little towards the peer, so that what a peer does not read waits in the mover."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024 * KIB)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * KIB)
+        peer = socket.socket()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 512 * KIB)
+        peer.connect(server.getsockname())
+        mover, _ = server.accept()
+    for sock in (peer, mover):
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return peer, mover
+
+
+class Peer:
+    """Who is at the far end of a leg: sends numbered bytes and reads when it likes."""
+
+    def __init__(self, sock: socket.socket, seed: int) -> None:
+        self.sock = sock
+        self.data = Random(seed).randbytes(4096 * KIB)
+        self.sent = 0
+        self.received = bytearray()
+
+    def push(self) -> None:
+        """Sends as much as is taken."""
+        try:
+            while self.sent < len(self.data):
+                self.sent += self.sock.send(memoryview(self.data)[self.sent :])
+        except BlockingIOError:
+            return
+
+    def read(self, length: int) -> None:
+        """Reads at most that much."""
+        try:
+            self.received += self.sock.recv(length)
+        except BlockingIOError:
+            return
+
+
+class Between:
+    """A mover between two peers."""
+
+    def __init__(self, probes: ModuleType, pipes_max: int) -> None:
+        client, self.near_client = tcp_pair()
+        upstream, self.near_upstream = tcp_pair()
+        self.client, self.upstream = Peer(client, 1), Peer(upstream, 2)
+        self.mover: Any = probes.Mover(
+            self.near_client.fileno(), self.near_upstream.fileno(), pipes_max=pipes_max
+        )
+
+    def close(self) -> None:
+        """Of the mover first: it borrows the sockets."""
+        self.mover = None
+        for sock in (self.near_client, self.near_upstream, self.client.sock, self.upstream.sock):
+            sock.close()
+
+
+@pytest.fixture(params=[0, 2], ids=["copied", "spliced"])
+def between(request: pytest.FixtureRequest, probes: ModuleType) -> Iterator[Between]:
+    made = Between(probes, request.param)
+    yield made
+    made.close()
+
+
+def stall(between: Between, *directions: bool) -> int:
+    """Bytes flow until the batches are large; then nobody reads any more. The most that was ever held."""
+    most = 0
+    for count in range(200):
+        for up in directions:
+            sender, reader = between.client, between.upstream
+            if not up:
+                sender, reader = reader, sender
+            sender.push()
+            between.mover.move(up=up)
+            if count < 100 and len(reader.received) < 1024 * KIB:
+                reader.read(1024 * KIB)
+            most = max(most, between.mover.held)
+    return most
+
+
+def test_both_directions_stalled(between: Between) -> None:
+    assert 128 * KIB < stall(between, True, False) < BOUND
+
+
+def test_a_stalled_direction_leaves_room_for_the_other(between: Between) -> None:
+    assert stall(between, True) > 64 * KIB
+    between.upstream.push()
+    sent = between.upstream.sent
+    while len(between.client.received) < sent:
+        between.mover.move(up=False)
+        assert between.mover.held < BOUND
+        between.client.read(sent)
+    assert bytes(between.client.received) == between.upstream.data[:sent]
+
+
+def test_quiet_directions_keep_no_pipe(between: Between) -> None:
+    stall(between, True, False)
+    between.mover.quiet()
+    assert between.mover.pipes_out == 0
+    assert 64 * KIB < between.mover.held < BOUND
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_within_the_bound_and_in_order_whatever_the_peers_do(between: Between, seed: int) -> None:
+    random = Random(seed)
+    peers = (between.client, between.upstream)
+    for _ in range(1500):
+        match random.randrange(7):
+            case 0 | 1:
+                random.choice(peers).push()
+            case 2:
+                random.choice(peers).read(random.choice([1, 1000, 50 * KIB, 500 * KIB]))
+            case 3 if random.random() < 0.1:
+                between.mover.quiet()
+            case _:
+                between.mover.move(up=random.random() < 0.5)
+        assert between.mover.held < BOUND
+    for _ in range(100_000):
+        for up, reader in ((True, between.upstream), (False, between.client)):
+            between.mover.move(up=up)
+            reader.read(1024 * KIB)
+        if (len(between.upstream.received), len(between.client.received)) == tuple(p.sent for p in peers):
+            break
+    assert bytes(between.upstream.received) == between.client.data[: between.client.sent]
+    assert bytes(between.client.received) == between.upstream.data[: between.upstream.sent]
+    assert between.mover.moved == (between.client.sent, between.upstream.sent)
+    assert between.mover.held == 0
