@@ -13,9 +13,12 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 
 from lbcore.codes cimport (
+    REASON_CONNECT_FAILED,
     REASON_DRAINED,
     REASON_NONE,
+    REASON_NO_CERTIFICATE,
     REASON_REVOKED_WHILE_OPEN,
+    REASON_WRONG_PURPOSE,
     STAGE_ACCEPT,
     STAGE_AUTHENTICATE,
     STAGE_AUTHORIZE,
@@ -159,10 +162,19 @@ cdef void run(conn_t *conn, worker_t *worker) noexcept nogil:
             close_upstream(conn, worker)
             conn.stage = STAGE_PICK
         elif step == STEP_CLOSE:
-            conn.ended_at = conn.stage
+            conn.ended_at = ended_at(conn)
             conn.stage = STAGE_CLOSE
         else:
             return
+
+
+cdef stage_t ended_at(conn_t *conn) noexcept nogil:
+    """The stage that the reason belongs to, which is not always the one that noticed."""
+    if conn.stage == STAGE_HANDSHAKE and REASON_NO_CERTIFICATE <= conn.reason <= REASON_WRONG_PURPOSE:
+        return STAGE_AUTHENTICATE        # the library judges certificates while it shakes hands
+    if conn.stage == STAGE_PICK and conn.reason == REASON_CONNECT_FAILED:
+        return STAGE_DIAL                # nobody is left to try: the last dial ended it
+    return conn.stage
 
 
 cdef void end(conn_t *conn, worker_t *worker, reason_t reason) noexcept nogil:

@@ -47,6 +47,7 @@ def test_attempts_are_bounded(balance: MakeBalancer, keep: Keep, pki: Pki) -> No
     record = lb.record()
     assert (record.event, record.stage, record.reason) == ("conn.deny", "dial", "connect_failed")
     assert (record.attempts, record.errno) == (2, errno.ECONNREFUSED)
+    assert record.upstream in {refuser.address for refuser in dead}
     assert sum(server.errors for server in lb.app.upstreams) == 2
 
 
@@ -55,7 +56,9 @@ def test_none_is_tried_twice_by_one_connection(balance: MakeBalancer, keep: Keep
     lb = balance(*dead, app={"connect_attempts": 8, "passive_failures": 0})
     with connect(pki, lb.port) as client:
         assert client.receive_to_end() == (b"", End.CLOSE_NOTIFY)
-    assert lb.record().attempts == 3
+    record = lb.record()
+    assert (record.stage, record.reason, record.attempts) == ("dial", "connect_failed", 3)
+    assert record.upstream in {refuser.address for refuser in dead}
     assert [server.errors for server in lb.app.upstreams] == [1, 1, 1]
 
 

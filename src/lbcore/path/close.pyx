@@ -229,7 +229,7 @@ cdef void record(conn_t *conn, worker_t *worker) noexcept nogil:
     memset(&entry, 0, sizeof(entry))
     entry.id = conn.id
     entry.app_id = conn.app.id
-    entry.upstream_id = conn.picked.id if conn.picked != NULL else 0
+    entry.upstream_id = last_upstream(conn)
     entry.wall_ns = wall_ns()
     entry.duration_ns = worker.now_ns - conn.accepted_ns if worker.now_ns > conn.accepted_ns else 0
     entry.handshake_ns = since(conn.handshaken_ns, conn.accepted_ns)
@@ -255,6 +255,13 @@ cdef void record(conn_t *conn, worker_t *worker) noexcept nogil:
         ring_wake(&worker.records)
     else:
         record_drop(&entry)
+
+
+cdef uint64_t last_upstream(conn_t *conn) noexcept nogil:
+    """The one in use, or the last one that was dialled and failed."""
+    if conn.picked != NULL:
+        return conn.picked.id
+    return conn.app.upstreams[conn.tried[conn.attempts - 1]].id if conn.attempts > 0 else 0
 
 
 cdef uint64_t since(uint64_t end_ns, uint64_t start_ns) noexcept nogil:

@@ -8,7 +8,8 @@ next connection: epoll is level-triggered and comes back.
 Ends: a proper end of one side (close_notify, or FIN on a plain leg) is passed on once everything before
 it was delivered, and the other direction goes on. An abort is passed on as an abort: the bytes before it
 are delivered and acknowledged, then both sides are reset, because a client must never take an aborted
-stream for a complete one. `reason` is set as soon as that is decided (`is_ending`).
+stream for a complete one. `reason` is set as soon as that is decided, and from then on nothing is
+read (`deliver_then_end`).
 
 How bytes move is in move.pyx; here is when.
 """

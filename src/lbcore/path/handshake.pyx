@@ -12,10 +12,7 @@ from lbcore.codes cimport (
     REASON_ERROR,
     REASON_HANDSHAKE_TIMEOUT,
     REASON_HANDSHAKE_TOO_BIG,
-    REASON_NO_CERTIFICATE,
     REASON_NOT_TLS,
-    REASON_WRONG_PURPOSE,
-    STAGE_AUTHENTICATE,
     STEP_CLOSE,
     STEP_NEXT,
     STEP_WAIT,
@@ -114,8 +111,6 @@ cdef step_t consume(conn_t *conn, worker_t *worker, size_t length) noexcept nogi
     if worker.io.output_at > 0 and leg_put(worker, &conn.client, worker.io.output, worker.io.output_at) != 0:
         return over(conn, REASON_CLIENT_GONE)
     if result == TLS_FAILED:
-        if REASON_NO_CERTIFICATE <= failure.reason <= REASON_WRONG_PURPOSE:
-            conn.stage = STAGE_AUTHENTICATE   # the library judges certificates while it shakes hands
         return over(conn, failure.reason)
     if result == TLS_DONE:
         return finish(conn, worker)
