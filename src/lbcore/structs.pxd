@@ -68,7 +68,7 @@ cdef struct upstream_t:          # counters: any thread; address, weight: set wh
 
 cdef struct app_t:               # counters: any thread; the rest: set when made
     gauge_t open                 # past accept, not closed
-    counter_t rotor              # where the next scan of the upstreams starts
+    counter_t rotor              # turns handed out: where the next connection starts to look
     counter_t accepted
     counter_t forwarded
     counter_t bytes_in
@@ -228,6 +228,7 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     bint quiet                   # silent for a while: record buffers and pipes were given back
     scope_t refused_by
 
+    uint32_t turn                # where its scans of the upstreams start
     uint16_t tried[8]            # indexes of upstreams that failed this connection
     uint8_t attempts             # upstreams dialled
     uint8_t failed               # how many of `tried` are set

@@ -17,6 +17,7 @@ from lbcore.parts.balance cimport (
     balance_give,
     balance_is_ejected,
     balance_pick,
+    balance_turn,
 )
 from lbcore.parts.cells cimport (
     app_new,
@@ -451,13 +452,17 @@ cdef class Pool:
     def __dealloc__(self):
         app_unref(self.app)
 
-    def pick(self, uint64_t now_ns=0, tried=()):
-        """Index of the upstream, or None."""
+    def turn(self):
+        """Where a new connection starts to look."""
+        return balance_turn(self.app)
+
+    def pick(self, uint64_t now_ns=0, tried=(), turn=None):
+        """Index of the upstream, or None; for a new connection unless it has had its turn."""
         cdef uint16_t indexes[8]
         cdef int i
         for i in range(len(tried)):
             indexes[i] = tried[i]
-        index = balance_pick(self.app, indexes, <int>len(tried), now_ns)
+        index = balance_pick(self.app, self.turn() if turn is None else turn, indexes, <int>len(tried), now_ns)
         return None if index < 0 else index
 
     def give(self, uint32_t index):
@@ -500,7 +505,7 @@ cdef class Pool:
         with nogil:
             go_together(&gate.arrived, gate.threads)
             for _i in range(attempts):
-                index = balance_pick(self.app, NULL, 0, 0)
+                index = balance_pick(self.app, balance_turn(self.app), NULL, 0, 0)
                 if index >= 0:
                     found += 1
                     level = gauge_read(&self.app.upstreams[index].in_flight)

@@ -23,6 +23,19 @@ class TestPick:
             pool.give(index)
         assert Counter(firsts) == {0: 2, 1: 2, 2: 2, 3: 2}
 
+    def test_who_picks_again_keeps_its_turn(self, probes: ModuleType) -> None:
+        """With one of two dead, every other connection comes to the good one first."""
+        pool = probes.Pool([(1, 0)] * 2)
+        firsts = []
+        for _ in range(6):
+            turn = pool.turn()
+            firsts.append(pool.pick(turn=turn))
+            pool.give(firsts[-1])
+            if firsts[-1] == 0:
+                assert pool.pick(turn=turn, tried=[0]) == 1
+                pool.give(1)
+        assert Counter(firsts) == {0: 3, 1: 3}
+
     def test_the_least_loaded_is_next(self, probes: ModuleType) -> None:
         pool = probes.Pool([(1, 0)] * 3)
         for _ in range(9):

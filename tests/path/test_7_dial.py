@@ -28,6 +28,17 @@ def test_a_dead_upstream_is_tried_elsewhere(balance: MakeBalancer, keep: Keep, p
     assert alive.accepted == 20
 
 
+def test_a_dead_upstream_is_not_everybodys_first(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
+    """One connection after the other: the turn moves on with each of them, not with each of its dials."""
+    lb = balance(keep(Refuser()), keep(Upstream()), app={"passive_failures": 0})
+    for _ in range(20):
+        with connect(pki, lb.port) as client:
+            client.echo(b"x")
+        lb.wait_quiet()
+    attempts = [record.attempts for record in lb.records.wait(20, event="conn.close")]
+    assert attempts.count(2) == attempts.count(1) == 10
+
+
 def test_two_good_ones_share_what_the_dead_one_refuses(balance: MakeBalancer, keep: Keep) -> None:
     dead, first, second = keep(Refuser()), keep(Upstream()), keep(Upstream())
     lb = balance(dead, first, second, plaintext=True, app={"passive_failures": 0})

@@ -6,7 +6,9 @@ another worker was faster, the scan starts again: between look and swap the othe
 gone up or been given back, so the choice was the lowest at that moment. Counting before the dial is
 what makes a burst spread: a slow upstream's pending dials weigh like open connections.
 
-The scan starts one further each time, so ties rotate.
+The scan starts one further for each connection, so ties rotate. Not for each pick: a connection that
+picks again after a failed dial would move the turn on, and with two upstreams of which one is dead every
+connection would come to the dead one first.
 
 Passive health: `failures_max` failed dials in a row take an upstream out of the pool for `eject_ns`, or
 a dead one, whose count is always lowest, would win every pick. At most `ejected_max` are out at once.
@@ -36,17 +38,18 @@ cdef bint was_tried(uint32_t index, const uint16_t *tried, int tried_count) noex
     return False
 
 
-cdef int balance_pick(app_t *app, const uint16_t *tried, int tried_count, uint64_t now_ns) noexcept nogil:
-    cdef uint32_t start
+cdef uint32_t balance_turn(app_t *app) noexcept nogil:
+    return <uint32_t>(counter_next(&app.rotor) % app.upstream_count) if app.upstream_count > 0 else 0
+
+
+cdef int balance_pick(app_t *app, uint32_t start, const uint16_t *tried, int tried_count,
+                      uint64_t now_ns) noexcept nogil:
     cdef uint32_t i
     cdef uint32_t index
     cdef int best
     cdef int64_t best_level
     cdef int64_t level
     cdef upstream_t *upstream
-    if app.upstream_count == 0:
-        return -1
-    start = <uint32_t>(counter_next(&app.rotor) % app.upstream_count)
     while True:
         best = -1
         best_level = 0
