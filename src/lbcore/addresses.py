@@ -23,14 +23,16 @@ def split_address(text: object) -> tuple[IPAddress, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
         raise ValueError(f"address: expected HOST:PORT, not {text!r}")
-    if host.startswith("[") != host.endswith("]"):
-        raise ValueError(f"address: expected HOST:PORT, not {text!r}")
-    if ":" in host and not host.startswith("["):
-        raise ValueError(f"address: an IPv6 address goes in brackets: [{host}]:{port}")
+    bracketed = host.startswith("[") and host.endswith("]")
     try:
-        return ipaddress.ip_address(host.strip("[]")), int(port)
+        ip = ipaddress.ip_address(host[1:-1] if bracketed else host)
     except ValueError:
         raise ValueError(f"address: an IP address, not {host!r}") from None
+    if ip.version == 6 and not bracketed:
+        raise ValueError(f"address: an IPv6 address goes in brackets: [{host}]:{port}")
+    if ip.version == 4 and bracketed:
+        raise ValueError(f"address: only an IPv6 address goes in brackets, not {host!r}")
+    return ip, int(port)
 
 
 def socket_address(text: object) -> bytes:

@@ -14,3 +14,6 @@ cdef class Application:
     cdef readonly str name
     cdef readonly tuple upstreams
     cdef readonly object max_connections
+
+    # NULL raises: its __init__ was not called.
+    cdef app_t *made(self) except NULL

@@ -166,6 +166,8 @@ cdef class Application:
         for item in servers:
             if not isinstance(item, UpstreamServer):
                 raise TypeError(f"upstreams: UpstreamServer objects, not {item!r}")
+            if (<UpstreamServer>item).address is None:
+                raise ValueError("upstreams: an UpstreamServer whose __init__ was not called")
         if len({server.address for server in servers}) != len(servers):
             raise ValueError("upstreams: the same address is there twice; use weight instead")
         if any((<UpstreamServer>server).taken for server in servers):
@@ -208,17 +210,24 @@ cdef class Application:
     @property
     def id(self):
         """A number no other application of this process has or had."""
-        return self.cell.id
+        return self.made().id
+
+    cdef app_t *made(self) except NULL:
+        """The cell, once `__init__` has run."""
+        if self.cell == NULL:
+            raise RuntimeError("Application: its __init__ was not called")
+        return self.cell
 
     @property
     def open_connections(self):
         """Connections past accept and not ended."""
-        return gauge_read(&self.cell.open)
+        return gauge_read(&self.made().open)
 
     def stats(self):
         """Counters as plain dicts: totals, ends by reason, upstreams. Any thread; numbers that belong
         together may differ by what happened while they were read."""
         cdef int reason
+        self.made()
         ended = {}
         for reason in range(1, len(REASONS)):
             count = counter_read(&self.cell.ended[reason])
@@ -245,4 +254,6 @@ cdef class Application:
         }
 
     def __repr__(self):
+        if self.cell == NULL:
+            return "<Application, not made>"
         return f"<Application {self.name!r} upstreams={len(self.upstreams)} open={self.open_connections}>"

@@ -9,6 +9,7 @@ refusal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import queue
@@ -111,7 +112,8 @@ class AuthorizerPool:
             for _ in self._threads:
                 self._waiting.put(None)
         if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            with contextlib.suppress(RuntimeError):  # it is closed: something ended it
+                loop.call_soon_threadsafe(loop.stop)
             thread.join(LOOP_STOPS_WITHIN)
 
     # ---- sync
@@ -133,7 +135,7 @@ class AuthorizerPool:
             return
         try:
             verdict = question.authorizer(question.peer, question.application)
-        except Exception:
+        except BaseException:  # SystemExit too: it must cost neither the thread nor the answer
             log.exception("the authorizer failed for %s", question)
             question.answer(None)
             return
@@ -156,10 +158,13 @@ class AuthorizerPool:
 
     async def _settle(self, question: Question, started: Awaitable[Verdict] | None) -> None:
         try:
-            verdict = started if started is not None else question.authorizer(question.peer, question.application)
+            verdict = started
+            if verdict is None:
+                verdict = question.authorizer(question.peer, question.application)
             answer: object = await asyncio.wait_for(_awaited(verdict), self._timeout)
-        except Exception:
-            log.exception("the authorizer failed for %s", question)
+        except BaseException:  # SystemExit too: it must cost neither the loop nor the answer
+            if not self._closed:
+                log.exception("the authorizer failed for %s", question)
             answer = None
         question.answer(answer)
 
@@ -167,7 +172,7 @@ class AuthorizerPool:
         """The loop, started for the first question; None after `close`. Called with the lock held."""
         if self._closed:
             return None
-        if self._loop is None:
+        if self._loop is None or self._loop.is_closed():
             loop = asyncio.new_event_loop()
             thread = threading.Thread(
                 target=_serve_loop, args=(loop,), name="lbcore-policy-loop", daemon=True
@@ -179,7 +184,10 @@ class AuthorizerPool:
 
 async def _awaited(verdict: Any) -> object:
     """What an authorizer returned, awaited where it can be."""
-    return await verdict if inspect.isawaitable(verdict) else verdict
+    try:
+        return await verdict if inspect.isawaitable(verdict) else verdict
+    except (KeyboardInterrupt, SystemExit) as error:  # asyncio would end the loop with it
+        raise RuntimeError(f"an authorizer raised {type(error).__name__}") from error
 
 
 def _serve_loop(loop: asyncio.AbstractEventLoop) -> None:

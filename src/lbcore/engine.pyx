@@ -489,6 +489,8 @@ cdef class Engine:
         cdef Listener listener
         cdef tls_generation_t *generation = NULL
         check_listen(tls, plaintext, authorize, source_limits)
+        if application.cell == NULL:
+            raise ValueError("application: its __init__ was not called")
         with self.lock:
             self._check_running()
             sock = bound_socket(address)
@@ -660,6 +662,8 @@ cdef class Engine:
 
 def check_listen(tls, plaintext, authorize, source_limits):
     """Raises TypeError or ValueError when the arguments of ``listen`` do not go together."""
+    if not isinstance(plaintext, bool):          # 'false' would be true
+        raise TypeError(f"plaintext: True or False, not {plaintext!r}")
     if plaintext:
         if tls is not None or authorize is not None:
             raise ValueError("plaintext: nobody is identified, so neither tls nor authorize makes sense")

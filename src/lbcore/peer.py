@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from lbcore.limits import RateLimitManager
 
+SERIALS_END = 2**160  # RFC 5280, 4.1.2.2: at most 20 octets
+
 
 @dataclass(frozen=True)
 class PeerCertificate:
@@ -82,6 +84,8 @@ class Verdict:
     ttl: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.allow, bool):  # 'no' would be true
+            raise TypeError(f"allow: True or False, not {type(self.allow).__name__}")
         for name in ("client", "reason"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -103,6 +107,9 @@ class PolicyClient:
         serials: the serial numbers of its certificates (several during rotation).
         apps: names of the applications it may use.
         disabled: known, but refused.
+
+    Raises:
+        TypeError, ValueError: naming the attribute.
     """
 
     name: str
@@ -110,4 +117,15 @@ class PolicyClient:
     apps: Collection[str]
     disabled: bool = False
 
-
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"name: text, not {self.name!r}")
+        if isinstance(self.apps, str) or not all(isinstance(app, str) for app in self.apps):
+            raise TypeError(f"apps: a collection of names, not {self.apps!r}")
+        for serial in self.serials:
+            if not isinstance(serial, int) or isinstance(serial, bool):
+                raise TypeError(f"serials: integers, not {serial!r}")
+            if not 0 < serial < SERIALS_END:
+                raise ValueError(f"serials: positive integers of at most 20 octets, not {serial!r}")
+        if not isinstance(self.disabled, bool):
+            raise TypeError(f"disabled: True or False, not {self.disabled!r}")

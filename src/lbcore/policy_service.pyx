@@ -36,6 +36,11 @@ QUESTIONS_MAX = 4096             # under way; beyond that connections are left t
 SHOWN = 200                      # characters of a wrong answer in the log
 
 
+def is_usable(limits):
+    """Whether it can be a Verdict's limits; one whose `__init__` was skipped would admit everybody."""
+    return limits is None or (isinstance(limits, RateLimitManager) and limits.name is not None)
+
+
 cdef class PolicyService:
     """Made with the engine, started and closed by it.
 
@@ -157,7 +162,7 @@ cdef class PolicyService:
 
     def _judge(self, name, verdict):
         if isinstance(verdict, Verdict):
-            if verdict.limits is not None and not isinstance(verdict.limits, RateLimitManager):
+            if not is_usable(verdict.limits):
                 LOG.error("Verdict.limits: a RateLimitManager or None, not %.*r", SHOWN, verdict.limits)
             elif verdict.allow:
                 self._broadcast(name, verdict.client, verdict.limits, REASON_NONE, verdict.ttl)

@@ -80,7 +80,7 @@ cdef class RecordService:
     def _deliver(self, batch):
         try:
             self.on_records(batch)
-        except Exception:
+        except BaseException:            # SystemExit too: the records after it are wanted
             LOG.exception("on_records failed; %d records are lost", len(batch))
 
     cdef _drain(self, worker_t *worker, list batch):

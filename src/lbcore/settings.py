@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 Pem = str | bytes | os.PathLike[str]
+ALPN_MAX = 16
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,26 @@ class ServerTLS:
         key: its private key: a path, or PEM as bytes.
         client_ca: the one CA that issues client certificates: a path, or PEM as bytes.
         alpn: application protocols offered (RFC 7301), most wanted first.
+
+    Raises:
+        TypeError, ValueError: naming the attribute.
     """
 
     cert: Pem
     key: Pem = field(repr=False)
     client_ca: Pem
     alpn: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.alpn, str | bytes):
+            raise TypeError(f"alpn: a sequence of protocol names, not {self.alpn!r}")
+        for name in self.alpn:
+            if not isinstance(name, str):
+                raise TypeError(f"alpn: protocol names as text, not {name!r}")
+            if not 1 <= len(name.encode()) <= 255 or "\0" in name:
+                raise ValueError(f"alpn: protocol names of 1 to 255 bytes, not {name!r}")
+        if len(self.alpn) > ALPN_MAX:
+            raise ValueError(f"alpn: at most {ALPN_MAX} protocols")
 
 
 def read_pem(source: Pem) -> bytes:

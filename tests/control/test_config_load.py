@@ -100,7 +100,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("version: 1\n" + APP, "tls: missing; app 'web' needs tls: {cert: FILE, key: FILE, client_ca: FILE}"),
         (BASE + "node: {drain_timeout: 30}\n", "'30' has no unit; write 30s for seconds (or ms, m, h, d)"),
         (BASE + "node: {drain_timeout: '30'}\n", "'30' has no unit; write 30s for seconds (or ms, m, h, d)"),
-        (BASE + "node: {workers: many}\n", "node.workers: expected auto or a whole number from 1 to 1024"),
+        (BASE + "node: {workers: many}\n", "node.workers: expected auto or a whole number from 1 to 64"),
         (BASE + "node: {max_connections: 0}\n", "node.max_connections: expected a whole number from 1 to"),
         (BASE + "node: {max_connections: '5'}\n", "expected a whole number, without quotes"),
         (BASE + "node: {name: 5}\n", "node.name: expected text; put quotes around it"),

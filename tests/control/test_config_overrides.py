@@ -133,7 +133,7 @@ def test_a_value_is_taken_as_it_is() -> None:
         ),
         (
             "node.workers=4x",
-            "--set node.workers: error: node.workers: expected auto or a whole number from 1 to 1024",
+            "--set node.workers: error: node.workers: expected auto or a whole number from 1 to 64",
         ),
         (
             "apps.orders-db.proxy_protocol=v2",

@@ -105,7 +105,7 @@ UPSTREAM = [{"address": "10.0.0.9:80"}]
         ("tls.engine", "s3n", "tls.engine: expected auto or s2n; did you mean 's2n'?"),
         ("limits.batch.mode", "shadow", "limits.batch.mode: 'shadow' is not supported in this version"),
         ("apps.web.upstreams.0.address", "unix:/x", "unix: addresses are not supported in this version"),
-        ("apps.web.idle_timeout", "0s", "a duration must be above 0"),
+        ("apps.web.idle_timeout", "0s", "a duration must be at least 1ms"),
         ("apps.web.health.passive", {"max_ejected": "150%"}, "expected 0% to 100%"),
         ("apps.web.alpn", ["ä"], "an ALPN protocol is"),
         ("apps.web.on_truncated", "rst", "expected reset or eof"),

@@ -92,6 +92,16 @@ def test_failing_without_a_stop_does_not_hang(run: Callable[..., Program]) -> No
         assert program.ends() == (1, "", "something else failed\n")
 
 
+def test_leaving_in_a_drain_does_not_look_like_a_clean_end(run: Callable[..., Program]) -> None:
+    program = run("leave")
+    with plain(program.port) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        wait_until(lambda: refuses(program.port), "the port is closed")
+        assert program.ends() == (0, "", "")
+        assert read_to_end(client) == (b"", End.RESET)
+
+
 def test_a_killed_process_leaves_the_port_free(run: Callable[..., Program]) -> None:
     program = run("exit")
     program.process.kill()

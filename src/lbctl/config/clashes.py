@@ -1,4 +1,4 @@
-"""Values that may appear once only: listen addresses, upstreams of one app, serials."""
+"""Values that may appear once only: listen addresses, upstreams of one app, serials; and circles."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def faults(tree: dict[str, Any]) -> Iterator[Fault]:
     yield from _listeners(tree)
     for name, app in section(tree, "apps").items():
         yield from _upstreams(name, section({"": app}, "").get("upstreams"))
+        yield from _circles(name, section({"": app}, ""))
     yield from _serials(tree)
 
 
@@ -67,6 +68,27 @@ def _upstreams(app: str, upstreams: Any) -> Iterator[Fault]:
             path: Path = ("apps", app, "upstreams", index, "address")
             also: Path = ("apps", app, "upstreams", first, "address")
             yield Fault(path, f"the same upstream as {dotted(also[:-1])}", also=also)
+
+
+def _circles(name: str, app: dict[str, Any]) -> Iterator[Fault]:
+    """An app that forwards to itself would forward for ever."""
+    listen = _address(app.get("listen"))
+    upstreams = app.get("upstreams")
+    for index, upstream in enumerate(upstreams if isinstance(upstreams, list | tuple) else ()):
+        address = _address(section({"": upstream}, "").get("address"))
+        if listen and address and address[1] == listen[1] and _reaches(address[0], listen[0]):
+            path: Path = ("apps", name, "upstreams", index, "address")
+            yield Fault(path, "this app's own listen address", also=("apps", name, "listen"))
+
+
+def _reaches(target: Address, listener: Address) -> bool:
+    """Whether connecting to `target` surely ends at a socket on this host that listens on `listener`."""
+    target, listener = _plain_v4(target), _plain_v4(listener)
+    if listener.is_unspecified:  # other hosts have that port too
+        return (target.is_loopback or target.is_unspecified) and (
+            target.version == listener.version or listener.version == 6
+        )
+    return target == listener
 
 
 def _serials(tree: dict[str, Any]) -> Iterator[Fault]:

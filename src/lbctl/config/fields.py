@@ -19,8 +19,10 @@ from lbctl.config.spelling import Expanded, NumberLike, Override, Reading
 
 COUNT_MAX = 2**31 - 1
 WEIGHT_MAX = 65535
-ATTEMPTS_MAX = 64
-WORKERS_MAX = 1024
+# What the core can do; a test compares them.
+ATTEMPTS_MAX = 8
+WORKERS_MAX = 64
+KEEPALIVE = (1.0, 32767.0)  # whole seconds; tcp(7) takes no more
 
 
 def _typed(info: ValidationInfo) -> bool:
@@ -57,8 +59,15 @@ def _quantity(
 
 
 def _duration(value: float) -> float:
-    if not 0 < value <= values.DURATION_MAX:
-        raise ValueError("a duration must be above 0 and at most ten years")
+    if not values.DURATION_MIN <= value <= values.DURATION_MAX:
+        raise ValueError("a duration must be at least 1ms and at most ten years")
+    return value
+
+
+def _keepalive(value: float) -> float:
+    least, most = KEEPALIVE
+    if not least <= value <= most:
+        raise ValueError(f"the kernel takes {least:.0f}s to {most:.0f}s")
     return value
 
 
@@ -182,6 +191,12 @@ Duration = Annotated[
 DurationOrZero = Annotated[
     float,
     BeforeValidator(_quantity(values.parse_duration, _duration_or_zero, _DURATION_HINT)),
+    _spelled(values.format_duration),
+    _DURATION_SCHEMA,
+]
+Keepalive = Annotated[
+    float,
+    BeforeValidator(_quantity(values.parse_duration, _keepalive, _DURATION_HINT)),
     _spelled(values.format_duration),
     _DURATION_SCHEMA,
 ]

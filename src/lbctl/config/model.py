@@ -27,6 +27,7 @@ from lbctl.config.fields import (
     DurationOrZero,
     FilePath,
     Flag,
+    Keepalive,
     ListenAddress,
     Name,
     Rate,
@@ -171,7 +172,7 @@ class App(Section):
     """No byte either way for this long ends the connection."""
     half_close_timeout: Duration = 60.0
     """How long one direction may stay open after the other ended."""
-    tcp_keepalive: Duration = 60.0
+    tcp_keepalive: Keepalive = 60.0
     """Silence before the kernel asks whether the other side is there."""
     on_truncated: Literal["reset", "eof"] = "reset"
     """What the upstream sees when a client's TLS stream ends without close_notify."""

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from lbctl.config.faults import Fault, Path, did_you_mean
-from lbctl.config.values import shorten
+from lbctl.config.values import parse_rate, shorten
 
 DEFAULT_CLASS = "default"
+REFILL_MAX = 1e9  # seconds; the limiter counts in nanoseconds
 
 
 def section(tree: Any, name: str) -> dict[str, Any]:
@@ -65,6 +66,18 @@ def _limits(tree: dict[str, Any]) -> Iterator[Fault]:
     for name, limits in section(tree, "limits").items():
         if isinstance(limits, dict) and limits.get("burst") is not None and limits.get("rate") is None:
             yield Fault(("limits", name, "burst"), "needs a rate beside it, such as rate: 50/s", at="key")
+        elif isinstance(limits, dict) and _refill(limits) > REFILL_MAX:
+            yield Fault(("limits", name, "burst"), "this rate takes more than thirty years to refill it")
+
+
+def _refill(limits: dict[str, Any]) -> float:
+    """Seconds until a class's burst is full again; 0 when either is missing or wrong."""
+    rate, burst = limits.get("rate"), limits.get("burst")
+    try:
+        rate = parse_rate(rate) if isinstance(rate, str) else rate
+        return float(burst / rate) if burst and rate else 0.0
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _clients(tree: dict[str, Any]) -> Iterator[Fault]:

@@ -17,8 +17,10 @@ SHARE_PATTERN = r"^[0-9]+(\.[0-9]+)?%$"
 SERIAL_PATTERN = r"^(0[xX])?[0-9A-Fa-f:]+$"
 ADDRESS_PATTERN = r"^([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]+$"
 
+DURATION_MIN = 0.001  # seconds; timers are coarser than that
 DURATION_MAX = 10 * 365 * 86400.0  # seconds; longer is a typing error, and a timer could overflow
-RATE_MAX = 1e9  # per second; the limiter counts in nanoseconds
+RATE_MIN = 1e-6  # per second: one in eleven days
+RATE_MAX = 1e6  # per second; the limiter counts in nanoseconds
 SERIAL_BITS = 160  # 20 octets
 
 _SECONDS = {
@@ -74,8 +76,8 @@ def check_rate(per_second: float) -> float:
     """The rate itself when a limiter can hold it."""
     if not per_second > 0:
         raise ValueError("a rate must be above 0; to refuse a client, leave the app out of its 'apps'")
-    if per_second > RATE_MAX:
-        raise ValueError("more than a thousand million per second")
+    if not RATE_MIN <= per_second <= RATE_MAX:
+        raise ValueError("a rate must be from 0.000001/s to 1000000/s")
     return per_second
 
 

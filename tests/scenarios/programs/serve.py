@@ -1,7 +1,7 @@
 """A program with an engine in it: serve.py HOW UPSTREAM_PORT [DRAIN SECONDS].
 
 Prints its port. HOW: ``term`` drains on SIGTERM, ``exit`` leaves without stopping the engine when its
-input ends, ``raise`` fails then.
+input ends, ``raise`` fails then, ``leave`` leaves while a daemon thread drains.
 """
 
 import signal
@@ -27,6 +27,9 @@ def main() -> None:
     elif how == "raise":
         sys.stdin.read()
         raise SystemExit("something else failed")
+    elif how == "leave":
+        threading.Thread(target=engine.stop, args=(30.0,), daemon=True).start()
+        sys.stdin.read()
     else:
         sys.stdin.read()
 
