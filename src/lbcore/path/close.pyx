@@ -18,8 +18,7 @@ from lbcore.codes cimport (
     ENDING_CLOSE,
     ENDING_RESET,
     REASON_CLIENT_CLOSED,
-    REASON_CONNECT_FAILED,
-    REASON_NO_UPSTREAM,
+    REASON_RATE,
     REASON_UPSTREAM_CLOSED,
     REASON_UPSTREAM_RESET,
     REASON_UPSTREAM_TLS,
@@ -118,8 +117,9 @@ cdef void release_counts(conn_t *conn, worker_t *worker) noexcept nogil:
     counter_add(&conn.app.bytes_out, conn.upstream.bytes)
     gauge_give(&conn.app.open)
     stranger_leave(worker, conn)
-    # A refusal after the limit stage gives the token back as well as the slot.
-    if conn.reason in (REASON_NO_UPSTREAM, REASON_CONNECT_FAILED, REASON_UPSTREAM_TLS):
+    # A refusal after the limit was passed, by the scope around it or by a later stage, gives the token
+    # back as well as the slot.
+    if REASON_RATE <= conn.reason <= REASON_UPSTREAM_TLS:
         if conn.app_limited:
             limiter_refund(conn.app.limiter)
         if conn.limited:

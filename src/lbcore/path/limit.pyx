@@ -1,16 +1,10 @@
 """Stage 5, limit: the client's own scope in this application, then the application's.
 
-What is taken here is given back in close, and only there.
+What is taken here is given back in close, and only there: with its token when nothing came of it.
 """
 
 from lbcore.codes cimport REASON_APP_FULL, REASON_CONCURRENT, REASON_RATE, STEP_CLOSE, STEP_NEXT
-from lbcore.parts.limiter cimport (
-    LIMIT_OPEN,
-    limiter_close,
-    limiter_open,
-    limiter_refund,
-    refusal_t,
-)
+from lbcore.parts.limiter cimport LIMIT_OPEN, limiter_open, refusal_t
 from lbcore.structs cimport SCOPE_APP
 
 
@@ -22,10 +16,6 @@ cdef step_t limit_step(conn_t *conn, worker_t *worker) noexcept nogil:
         conn.limited = True
     if conn.app.limiter != NULL:
         if not limiter_open(conn.app.limiter, worker.now_ns, &refusal):
-            if conn.limited:
-                limiter_refund(conn.verdict.limiter)
-                limiter_close(conn.verdict.limiter)
-                conn.limited = False
             return refuse(conn, &refusal)
         conn.app_limited = True
     return STEP_NEXT
