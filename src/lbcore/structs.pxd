@@ -18,10 +18,8 @@ from lbcore.tls.engine cimport tls_engine_t, tls_io_t, tls_pool_t
 
 cdef enum:
     SERIAL_OCTETS_MAX = 20       # RFC 5280, 4.1.2.2
-    LIMITER_DEPTH_MAX = 4        # client, application, global, and one to spare
     DIAL_ATTEMPTS_MAX = 8
     WORKERS_MAX = 64
-    MESSAGE_BYTES = 48
 
 
 # ---- cells ---------------------------------------------------------------------------------------

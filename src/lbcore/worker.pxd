@@ -6,7 +6,7 @@ from lbcore.structs cimport node_t, snapshot_t, worker_t
 from lbcore.tls.engine cimport tls_engine_t
 
 
-# All of it or NULL; takes a reference to the snapshot. Its listeners are watched once it runs.
+# All of it, or NULL and errno (EMSGSIZE: the engine's records do not fit the worker's buffers); takes a reference to the snapshot. Its listeners are watched once it runs.
 cdef worker_t *worker_new(node_t *node, uint32_t number, const tls_engine_t *engine, snapshot_t *snapshot,
                           uint32_t slots) noexcept nogil
 # After its thread has ended (or was never started).

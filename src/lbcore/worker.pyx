@@ -75,6 +75,7 @@ from lbcore.path.handshake cimport handshake_step
 from lbcore.path.limit cimport limit_step
 from lbcore.path.pick cimport pick_step
 from lbcore.structs cimport (
+    BATCH_MAX,
     LEG_HUNG_UP,
     LEG_READABLE,
     LEG_WRITABLE,
@@ -84,6 +85,7 @@ from lbcore.structs cimport (
     ORDER_ADOPT,
     ORDER_LIST,
     ORDER_STOP,
+    RECORD_MAX,
     SCRATCH_BYTES,
     conn_info_t,
     conn_t,
@@ -96,7 +98,9 @@ from lbcore.structs cimport (
     verdict_t,
 )
 from lbcore.sys.atomics cimport counter_add, word_write
+from lbcore.sys cimport linux
 from lbcore.sys.linux cimport (
+    EMSGSIZE,
     EPOLL_CLOEXEC,
     EPOLLERR,
     EPOLLEXCLUSIVE,
@@ -126,6 +130,7 @@ from lbcore.sys.linux cimport (
 cdef enum:
     EVENTS_MAX = 256
     INBOX_SLOTS = 4096
+    QUEUE_MAX = 65536            # taken from a listener that goes away, until its queue is empty
     RECORD_SLOTS = 4096
 
 
@@ -289,7 +294,7 @@ cdef void adopt(worker_t *worker, snapshot_t *snapshot) noexcept nogil:
     for i in range(old.listener_count):
         if not has_listener(snapshot, old.listeners[i]):
             # The kernel has promised a connection to whoever is in its queue.
-            accept_some(old.listeners[i], worker, INBOX_SLOTS)
+            accept_some(old.listeners[i], worker, QUEUE_MAX)
     worker.snapshot = snapshot_ref(snapshot)
     if not worker.accept_paused:
         watch_listeners(worker, True)
@@ -469,10 +474,20 @@ cdef void read_inbox(worker_t *worker) noexcept nogil:
 
 # ---- life ----------------------------------------------------------------------------------------
 
+cdef bint batch_fits(const tls_engine_t *engine) noexcept nogil:
+    """Whether a full batch has room in the scratch buffers once it is in records, each as full as can be."""
+    cdef size_t records = BATCH_MAX // RECORD_MAX + 1
+    return BATCH_MAX + records * engine.overhead_record + engine.overhead_call <= <size_t>SCRATCH_BYTES
+
+
 cdef worker_t *worker_new(node_t *node, uint32_t number, const tls_engine_t *engine, snapshot_t *snapshot,
                           uint32_t slots) noexcept nogil:
     cdef size_t size = (sizeof(worker_t) + 63) & ~<size_t>63
-    cdef worker_t *worker = <worker_t *>aligned_alloc(64, size)
+    cdef worker_t *worker
+    if not batch_fits(engine):
+        linux.errno = EMSGSIZE
+        return NULL
+    worker = <worker_t *>aligned_alloc(64, size)
     if worker == NULL:
         return NULL
     memset(worker, 0, size)

@@ -84,7 +84,10 @@ from lbcore.structs cimport (
     worker_t,
 )
 from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_read, gauge_t, word_read
+from lbcore.sys cimport linux
 from lbcore.sys.linux cimport aligned_alloc, memcpy, memset
+from lbcore.tls.engine cimport tls_engine_t
+from lbcore.worker cimport worker_new
 
 
 cdef extern from "sched.h" nogil:
@@ -816,6 +819,20 @@ cdef class Mover:
         if self.conn.upstream.pipe != NULL:
             total += self.conn.upstream.pipe.length
         return total
+
+
+# ---- worker --------------------------------------------------------------------------------------
+
+def worker_for(size_t overhead_record, size_t overhead_call):
+    """Makes a worker for a TLS library whose records add that much; the errno of the refusal."""
+    cdef tls_engine_t engine
+    memset(&engine, 0, sizeof(engine))
+    engine.overhead_record = overhead_record
+    engine.overhead_call = overhead_call
+    cdef worker_t *worker = worker_new(NULL, 0, &engine, NULL, 1)
+    if worker != NULL:
+        raise AssertionError("made for an engine without functions")
+    return linux.errno
 
 
 # ---- layout --------------------------------------------------------------------------------------

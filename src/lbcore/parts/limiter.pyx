@@ -5,9 +5,14 @@ I.371, annex A): `next_ns` is the time at which the bucket would be full again, 
 interval on, and is refused when that would put it more than `burst` intervals ahead of now. One
 compare-and-swap, whole nanoseconds on the monotonic clock, nothing to refill.
 
-Order in a chain of scopes (client inside application inside global): the slots from the inside out,
-then a look at every rate, then the rates from the inside out. Whatever refuses, what was taken is given
-back, so a refused attempt consumes nothing anywhere.
+Order in a chain of scopes, each the `parent` of the one inside it: the slots from the inside out, then
+a look at every rate, then the rates from the inside out. Whatever refuses, what was taken is given back,
+so a refused attempt consumes nothing anywhere.
+
+The data path asks the client's scope and then the application's, one after the other (path/limit.pyx),
+because a client's limiter may serve several applications; no limiter of the engine has a parent yet.
+
+`admitted` counts what was admitted here, and stays when a later stage refuses and the token comes back.
 
 Any thread, no lock.
 """

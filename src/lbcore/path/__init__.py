@@ -4,7 +4,7 @@
 2. handshake     drive TLS 1.3 until it is done or late
 3. authenticate  the verified chain: leaf, issued directly by the one CA, fit for a client
 4. authorize     native table, cached verdict, or park the connection and ask Python
-5. limit         open connections and opening rate, client inside application inside global
+5. limit         open connections and opening rate: the client's, then the application's
 6. pick          least connections among the upstreams in the pool; takes the in-flight count
 7. dial          non-blocking connect; on failure back to pick, bounded
 8. forward       both directions, half-close kept, copied or spliced

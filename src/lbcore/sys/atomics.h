@@ -38,9 +38,6 @@ _Static_assert(sizeof(gauge_t) == 64, "a gauge fills a cache line");
 static inline int64_t gauge_read(const gauge_t *gauge) {
     return atomic_load_explicit(&gauge->value, memory_order_acquire);
 }
-static inline void gauge_write(gauge_t *gauge, int64_t value) {
-    atomic_store_explicit(&gauge->value, value, memory_order_release);
-}
 static inline int64_t gauge_take(gauge_t *gauge) { /* the level after */
     return atomic_fetch_add_explicit(&gauge->value, 1, memory_order_acq_rel) + 1;
 }

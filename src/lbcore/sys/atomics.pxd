@@ -14,7 +14,6 @@ cdef extern from "atomics.h" nogil:
         pass
 
     int64_t gauge_read(const gauge_t *gauge)
-    void gauge_write(gauge_t *gauge, int64_t value)
     int64_t gauge_take(gauge_t *gauge)
     int64_t gauge_give(gauge_t *gauge)
     bint gauge_swap(gauge_t *gauge, int64_t seen, int64_t wanted)

@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from "errno.h" nogil:
     int errno
     int EAGAIN, EINTR, EIO, EMFILE, ENFILE, ENOMEM, ENOBUFS, ECONNABORTED, EINPROGRESS, ETIMEDOUT
-    int ECONNRESET, EPIPE, EADDRNOTAVAIL, EPERM, EINVAL, EPROTO, ECONNREFUSED
+    int ECONNRESET, EPIPE, EADDRNOTAVAIL, EPERM, EINVAL, EPROTO, EMSGSIZE, ECONNREFUSED
 
 cdef extern from "string.h" nogil:
     void *memcpy(void *target, const void *source, size_t length)

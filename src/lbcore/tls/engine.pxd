@@ -5,7 +5,7 @@ buffer, calls, and afterwards sends what `output` holds. All of it runs on the w
 connection; `config_*` run on set-up threads.
 
     input    consumed from `input_at`; a call that answers WANT_READ has consumed everything
-    output   appended at `output_at`; the caller leaves room: plaintext + 22 bytes a record + 4 KiB
+    output   appended at `output_at`; the caller leaves room for the plaintext and the two overheads
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
