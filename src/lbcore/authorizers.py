@@ -158,9 +158,7 @@ class AuthorizerPool:
 
     async def _settle(self, question: Question, started: Awaitable[Verdict] | None) -> None:
         try:
-            verdict = started
-            if verdict is None:
-                verdict = question.authorizer(question.peer, question.application)
+            verdict = started or question.authorizer(question.peer, question.application)
             answer: object = await asyncio.wait_for(_awaited(verdict), self._timeout)
         except BaseException:  # SystemExit too: it must cost neither the loop nor the answer
             if not self._closed:

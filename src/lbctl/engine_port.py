@@ -106,7 +106,7 @@ class EnginePort:
         except ValueError as error:
             raise LbctlError(_setting(error)) from None
         except OSError as error:
-            raise LbctlError(f"the workers cannot start: {error.strerror}") from None
+            raise LbctlError(f"the workers cannot start: {error.strerror or error}") from None
 
     def listen(self) -> list[Opened]:
         """Opens the port of every app.

@@ -52,7 +52,7 @@ class Signals:
         if not poll.poll(timeout * 1000):
             return []
         came = self._reader.recv(4096)
-        return [signal.Signals(number) for number in came if number != _WAKE]
+        return [signal.Signals(number) for number in came if number in self._numbers]
 
     def wake(self) -> None:
         """Ends the `wait` of the main thread."""

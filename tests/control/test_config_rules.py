@@ -208,3 +208,27 @@ def test_a_key_that_is_not_text_is_refused() -> None:
     assert messages(changed("clients", {7: {"serials": ["1"], "disabled": True}})) == [
         "clients.7: expected text; put quotes around it"
     ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "upstream", "circle"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", True),
+        ("0.0.0.0:80", "127.0.0.1:80", True),
+        ("[::]:80", "127.0.0.1:80", True),
+        ("[::]:80", "[::1]:80", True),
+        ("10.0.0.1:80", "10.0.0.1:80", True),
+        ("0.0.0.0:80", "10.0.0.1:80", False),  # another host has that port too
+        ("0.0.0.0:80", "[::1]:80", False),
+        ("127.0.0.1:80", "127.0.0.1:81", False),
+        ("127.0.0.1:80", "127.0.0.2:80", False),
+    ],
+)
+def test_an_app_does_not_forward_to_itself(listen: str, upstream: str, circle: bool) -> None:
+    app = {"listen": listen, "plaintext": True, "upstreams": [{"address": upstream}]}
+    tree = {"version": 1, "apps": {"raw": app}}
+    if circle:
+        (found,) = messages(tree)
+        assert "apps.raw.upstreams.0.address: this app's own listen address" in found
+    else:
+        assert build(tree).apps["raw"].upstreams

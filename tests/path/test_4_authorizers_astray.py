@@ -20,6 +20,7 @@ import lbcore
 from lbcore import Verdict
 
 ALLOW = Verdict(True, client="somebody")
+NOT_MADE = lbcore.RateLimitManager.__new__(lbcore.RateLimitManager, "")
 
 
 def listen(lb: Any, upstream: Upstream, pki: Pki, authorize: Any) -> int:
@@ -97,10 +98,7 @@ def test_after_one_failure_the_same_certificate_is_asked_about_again(
         ("alice", "not str"),
         (Verdict(False, reason="because"), "because"),
         (Verdict(True, client="alice", limits="many"), "many"),  # type: ignore[arg-type] # ditto
-        (
-            Verdict(True, client="alice", limits=lbcore.RateLimitManager.__new__(lbcore.RateLimitManager, "")),
-            "RateLimitManager",
-        ),
+        (Verdict(True, client="alice", limits=NOT_MADE), "RateLimitManager"),
     ],
     ids=["bool", "text", "reason", "limits", "limits not made"],
 )

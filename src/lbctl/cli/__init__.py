@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: without the program's name; those of the process by default.
     """
+    # A certificate may hold a serial that cryptography warns about; what it means is said in our words.
+    warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not when it was closed before we started
             stream.reconfigure(errors="backslashreplace")  # no text may stop us
