@@ -66,6 +66,7 @@ cdef struct upstream_t:          # counters: any thread; address, weight: set wh
 
 cdef struct app_t:               # counters: any thread; the rest: set when made
     gauge_t open                 # past accept, not closed
+    word_t ejecting              # 1 while a thread decides whether to eject one
     counter_t rotor              # turns handed out: where the next connection starts to look
     counter_t accepted
     counter_t forwarded

@@ -85,7 +85,7 @@ from lbcore.structs cimport (
 )
 from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_read, gauge_t, word_read
 from lbcore.sys cimport linux
-from lbcore.sys.linux cimport aligned_alloc, memcpy, memset
+from lbcore.sys.linux cimport aligned_alloc, memcpy, memset, monotonic_ns
 from lbcore.tls.engine cimport tls_engine_t
 from lbcore.worker cimport worker_new
 
@@ -476,6 +476,30 @@ cdef class Pool:
 
     def failed(self, uint32_t index, uint64_t now_ns):
         balance_failed(self.app, self.app.upstreams[index], now_ns)
+
+    def clock(self):
+        return monotonic_ns()
+
+    def fail_on(self, Gate gate not None, uint32_t index, uint32_t attempts):
+        """Dials of that upstream that fail, on the real clock; the most ever seen out at once."""
+        cdef uint64_t until_ns[16]
+        cdef uint64_t now_ns
+        cdef uint32_t _i
+        cdef uint32_t j
+        cdef uint32_t out
+        cdef uint32_t most = 0
+        with nogil:
+            go_together(&gate.arrived, gate.threads)
+            for _i in range(attempts):
+                balance_failed(self.app, self.app.upstreams[index], monotonic_ns())
+                for j in range(self.app.upstream_count):
+                    until_ns[j] = word_read(&self.app.upstreams[j].ejected_until_ns)
+                now_ns = monotonic_ns()      # read last: what is still out now was out together
+                out = 0
+                for j in range(self.app.upstream_count):
+                    out += until_ns[j] > now_ns
+                most = out if out > most else most
+        return most
 
     def ejected(self, uint64_t now_ns):
         """Indexes of the upstreams that are out of the pool."""

@@ -164,6 +164,22 @@ class TestPassiveHealth:
         pool.failed(0, 2 * SECOND)
         assert pool.ejected(2 * SECOND + 1) == [0]
 
+    def test_who_is_out_already_does_not_count_itself(self, probes: ModuleType) -> None:
+        """A dial that was under way fails later: that upstream stays out longer."""
+        pool = probes.Pool([(1, 0), (1, 0)], failures_max=1, eject_ns=10 * SECOND, ejected_max=1)
+        pool.failed(0, 0)
+        pool.failed(0, 5 * SECOND)
+        assert pool.ejected(12 * SECOND) == [0]
+
+    def test_threads_never_pass_the_maximum_together(self, probes: ModuleType) -> None:
+        pool = probes.Pool([(1, 0)] * 4, failures_max=1, eject_ns=5_000, ejected_max=1)
+        indexes = iter(range(4))
+        most = race(probes, 4, lambda gate: pool.fail_on(gate, next(indexes), 100_000))
+        assert max(most) == 1
+        later = pool.clock() + SECOND
+        pool.failed(2, later)
+        assert pool.ejected(later) == [2]
+
     def test_zero_failures_means_never(self, probes: ModuleType) -> None:
         pool = probes.Pool([(1, 0), (1, 0)], failures_max=0, eject_ns=SECOND, ejected_max=2)
         for _ in range(100):

@@ -11,7 +11,10 @@ picks again after a failed dial would move the turn on, and with two upstreams o
 connection would come to the dead one first.
 
 Passive health: `failures_max` failed dials in a row take an upstream out of the pool for `eject_ns`, or
-a dead one, whose count is always lowest, would win every pick. At most `ejected_max` are out at once.
+a dead one, whose count is always lowest, would win every pick. At most `ejected_max` are out at once,
+exactly: two threads that each count the others and then eject theirs would pass the maximum together, so
+one decides at a time. Who comes while somebody decides does not wait: it ejects nothing, and the next
+failed dial of that upstream decides again.
 
 Any thread, no lock.
 """
@@ -26,6 +29,7 @@ from lbcore.sys.atomics cimport (
     gauge_swap,
     word_add,
     word_read,
+    word_swap,
     word_write,
 )
 
@@ -86,15 +90,19 @@ cdef void balance_dialled(upstream_t *upstream) noexcept nogil:
 
 
 cdef void balance_failed(app_t *app, upstream_t *upstream, uint64_t now_ns) noexcept nogil:
-    cdef uint32_t ejected = 0
+    cdef uint32_t others = 0
     cdef uint32_t i
     counter_add(&upstream.errors, 1)
     if word_add(&upstream.failing, 1) < app.failures_max or app.failures_max == 0:
         return
+    if not word_swap(&app.ejecting, 0, 1):
+        return
     for i in range(app.upstream_count):
-        ejected += balance_is_ejected(app.upstreams[i], now_ns)
-    if ejected < app.ejected_max:
+        if app.upstreams[i] is not upstream:
+            others += balance_is_ejected(app.upstreams[i], now_ns)
+    if others < app.ejected_max:
         word_write(&upstream.ejected_until_ns, now_ns + app.eject_ns)
+    word_write(&app.ejecting, 0)
 
 
 cdef bint balance_is_ejected(upstream_t *upstream, uint64_t now_ns) noexcept nogil:
