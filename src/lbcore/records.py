@@ -29,7 +29,8 @@ class Record(NamedTuple):
         upstream: the picked upstream's address, or None.
         attempts: upstreams dialled.
         handshake_ms, connect_ms, duration_ms: milliseconds, or None where the stage was not reached.
-        bytes_in: from the client to the upstream.
+        bytes_in: from the client to the upstream; after a reset of the client, the last of them may not
+            have been delivered.
         bytes_out: from the upstream to the client.
         errno: the system error behind the reason, or 0.
     """

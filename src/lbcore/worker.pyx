@@ -65,7 +65,7 @@ from lbcore.parts.rings cimport ring_awake, ring_fini, ring_init, ring_may_sleep
 from lbcore.parts.slab cimport slab_find, slab_fini, slab_init, slab_slot
 from lbcore.parts.timers cimport timer_expired, timer_wait_ms, wheel_init
 from lbcore.parts.verdicts cimport verdicts_clear, verdicts_insert
-from lbcore.path.accept cimport ACCEPT_BATCH, accept_adopt, accept_next, accept_step
+from lbcore.path.accept cimport ACCEPT_BATCH, ACCEPT_PAUSE_NS, accept_adopt, accept_next, accept_step
 from lbcore.path.authenticate cimport authenticate_step
 from lbcore.path.authorize cimport authorize_matches, authorize_step
 from lbcore.path.close cimport close_step, close_upstream
@@ -132,6 +132,7 @@ cdef enum:
     INBOX_SLOTS = 4096
     QUEUE_MAX = 65536            # taken from a listener that goes away, until its queue is empty
     RECORD_SLOTS = 4096
+    SLEEP_MAX_MS = 1000
 
 
 # ---- the data path -------------------------------------------------------------------------------
@@ -310,11 +311,20 @@ cdef void watch_listeners(worker_t *worker, bint watched) noexcept nogil:
     cdef listener_t *listener
     for i in range(worker.snapshot.listener_count):
         listener = worker.snapshot.listeners[i]
-        if watched:
-            poller_add(worker.epoll_fd, listener.fd, EPOLLIN | EPOLLEXCLUSIVE,
-                       event_tag(EVENT_LISTENER, i, <uint32_t>listener.id))
-        else:
+        if not watched:
             poller_remove(worker.epoll_fd, listener.fd)
+        elif poller_add(worker.epoll_fd, listener.fd, EPOLLIN | EPOLLEXCLUSIVE,
+                        event_tag(EVENT_LISTENER, i, <uint32_t>listener.id)) != 0:
+            # No memory, or no more watches for this user: a worker that let it be would stay deaf.
+            counter_add(&worker.node.accept_errors, 1)
+            pause_accepting(worker, worker.now_ns + ACCEPT_PAUSE_NS)
+            return
+
+
+cdef void pause_accepting(worker_t *worker, uint64_t until_ns) noexcept nogil:
+    worker.accept_paused = True
+    worker.accept_paused_until_ns = until_ns
+    watch_listeners(worker, False)
 
 
 cdef void judge_all(worker_t *worker) noexcept nogil:
@@ -405,17 +415,17 @@ cdef void *worker_main(void *argument) noexcept nogil:
 
 
 cdef int sleep_ms(worker_t *worker) noexcept nogil:
+    """Until the next deadline; a second at most, so that `stamp_ns` tells an idle worker from a dead one."""
     cdef int timers_ms
-    cdef int pause_ms
+    cdef int pause_ms = SLEEP_MAX_MS
     if not ring_may_sleep(&worker.inbox):
         return 0
     worker.now_ns = monotonic_ns()
     timers_ms = timer_wait_ms(&worker.wheel, worker.now_ns)
-    if not worker.accept_paused:
-        return timers_ms
-    pause_ms = 1
-    if worker.accept_paused_until_ns > worker.now_ns:
-        pause_ms += <int>((worker.accept_paused_until_ns - worker.now_ns) // 1000000)
+    if worker.accept_paused:
+        pause_ms = 1
+        if worker.accept_paused_until_ns > worker.now_ns:
+            pause_ms += <int>((worker.accept_paused_until_ns - worker.now_ns) // 1000000)
     return pause_ms if timers_ms < 0 or pause_ms < timers_ms else timers_ms
 
 
@@ -454,8 +464,7 @@ cdef void run_timers(worker_t *worker) noexcept nogil:
         on_timer(conn, worker)
     if worker.accept_paused_until_ns != 0:
         if not worker.accept_paused:
-            worker.accept_paused = True
-            watch_listeners(worker, False)
+            pause_accepting(worker, worker.accept_paused_until_ns)
         elif worker.accept_paused_until_ns <= worker.now_ns:
             worker.accept_paused = False
             worker.accept_paused_until_ns = 0

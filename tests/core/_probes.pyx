@@ -25,6 +25,7 @@ from lbcore.parts.cells cimport (
     limiter_new,
     limiter_ref,
     limiter_unref,
+    listener_new,
     name_new,
     name_unref,
     policy_unref,
@@ -87,7 +88,7 @@ from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_rea
 from lbcore.sys cimport linux
 from lbcore.sys.linux cimport aligned_alloc, memcpy, memset, monotonic_ns
 from lbcore.tls.engine cimport tls_engine_t
-from lbcore.worker cimport worker_new
+from lbcore.worker cimport watch_listeners, worker_new
 
 
 cdef extern from "sched.h" nogil:
@@ -465,7 +466,8 @@ cdef class Pool:
         cdef int i
         for i in range(len(tried)):
             indexes[i] = tried[i]
-        index = balance_pick(self.app, self.turn() if turn is None else turn, indexes, <int>len(tried), now_ns)
+        start = self.turn() if turn is None else turn
+        index = balance_pick(self.app, start, indexes, <int>len(tried), now_ns)
         return None if index < 0 else index
 
     def give(self, uint32_t index):
@@ -857,6 +859,55 @@ def worker_for(size_t overhead_record, size_t overhead_call):
     if worker != NULL:
         raise AssertionError("made for an engine without functions")
     return linux.errno
+
+
+cdef class Watcher:
+    """A worker's epoll set, and listeners on descriptors that stay the caller's."""
+
+    cdef node_t *node
+    cdef worker_t *worker
+
+    def __cinit__(self, fds):
+        cdef uint32_t i
+        self.node = <node_t *>zeroed_lines(sizeof(node_t))
+        self.worker = <worker_t *>zeroed_lines(sizeof(worker_t))
+        self.worker.node = self.node
+        self.worker.epoll_fd = linux.epoll_create1(linux.EPOLL_CLOEXEC)
+        self.worker.snapshot = snapshot_new(<uint32_t>len(fds))
+        if self.worker.epoll_fd < 0 or self.worker.snapshot == NULL:
+            raise MemoryError
+        for i in range(self.worker.snapshot.listener_count):
+            self.worker.snapshot.listeners[i] = listener_new()
+            if self.worker.snapshot.listeners[i] == NULL:
+                raise MemoryError
+            self.worker.snapshot.listeners[i].fd = fds[i]
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(self.worker.snapshot.listener_count):
+            self.worker.snapshot.listeners[i].fd = -1
+        snapshot_unref(self.worker.snapshot)
+        linux.close(self.worker.epoll_fd)
+        free(self.worker)
+        free(self.node)
+
+    def watch(self):
+        watch_listeners(self.worker, True)
+
+    @property
+    def ready(self):
+        """How many of the listeners epoll tells of now."""
+        cdef linux.epoll_event events[16]
+        return linux.epoll_wait(self.worker.epoll_fd, events, 16, 0)
+
+    @property
+    def paused(self):
+        """Whether accepting pauses, with an end in sight."""
+        return bool(self.worker.accept_paused) and self.worker.accept_paused_until_ns > self.worker.now_ns
+
+    @property
+    def errors(self):
+        return counter_read(&self.node.accept_errors)
 
 
 # ---- layout --------------------------------------------------------------------------------------

@@ -55,6 +55,12 @@ def test_every_worker_serves(balance: MakeBalancer, upstream: Upstream) -> None:
     assert all(count >= 2 for count in open_counts)
 
 
+def test_an_idle_worker_shows_that_it_lives(balance: MakeBalancer, upstream: Upstream) -> None:
+    lb = balance(upstream)
+    time.sleep(2.5)  # the time in which nothing happens
+    assert max(worker["stamp_age_s"] for worker in lb.engine.stats()["workers"]) < 2
+
+
 def test_without_descriptors_it_neither_spins_nor_loses_who_is_open(
     balance: MakeBalancer, keep: Keep
 ) -> None:

@@ -511,6 +511,19 @@ def test_early_bytes_held_are_bounded(
     assert lb.record().reason == "client_gone"
 
 
+def test_a_bad_early_record_is_named(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, gate: Gate
+) -> None:
+    lb = balance(upstream, authorize=gate, engine={"authorize_timeout": 20.0})
+    with connect(pki, lb.port) as client:
+        lb.wait_open(1, "authorize")
+        client.sock.sendall(client.seal(b"good") + b"\x17\x03\x03\x00\x28" + bytes(40))
+        record = lb.record()
+    assert (record.reason, record.stage) == ("client_gone", "authorize")
+    assert record.tls_error is not None
+    assert upstream.accepted == 0
+
+
 def test_a_server_first_protocol_needs_no_client_byte(balance: MakeBalancer, pki: Pki, keep: Keep) -> None:
     upstream = keep(Upstream(greeter(b"220 ready\r\n")))
     lb = balance(upstream)

@@ -15,7 +15,7 @@ from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error
 from lbcore.structs cimport HELD_MAX, LEG_CLEAN, LEG_ENDED, LEG_HUNG_UP, LEG_READABLE, SCRATCH_BYTES
 from lbcore.sys.linux cimport EAGAIN, EINTR, EPOLLIN, EPOLLRDHUP, errno, recv
-from lbcore.tls.engine cimport TLS_CLOSED, TLS_WANT_READ
+from lbcore.tls.engine cimport TLS_CLOSED, TLS_WANT_READ, tls_failure_t
 
 
 cdef uint32_t held(conn_t *conn) noexcept nogil:
@@ -31,6 +31,7 @@ cdef step_t gone(conn_t *conn, int problem) noexcept nogil:
 cdef step_t early_keep(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef size_t used = 0
     cdef ssize_t got
+    cdef tls_failure_t failure
     if worker.io.input_at == worker.io.input_length:
         return STEP_WAIT
     while True:
@@ -41,6 +42,8 @@ cdef step_t early_keep(conn_t *conn, worker_t *worker) noexcept nogil:
     if got == TLS_CLOSED:
         conn.client.flags |= LEG_ENDED | LEG_CLEAN
     elif got != TLS_WANT_READ:
+        worker.tls_engine.failure(conn.client.tls, &failure)
+        conn.tls_error = failure.name
         return gone(conn, 0)
     return hold(conn, worker, worker.scratch_plain, used)
 

@@ -7,7 +7,7 @@ can still be read from it. One thread: the worker of the connection.
 from libc.stdint cimport uint8_t, uint32_t
 
 from lbcore.parts.chunks cimport chunk_append, chunk_give
-from lbcore.structs cimport LEG_BROKEN, LEG_WRITABLE, SCRATCH_BYTES
+from lbcore.structs cimport LEG_BROKEN, LEG_NOTIFIED, LEG_WRITABLE, SCRATCH_BYTES
 from lbcore.sys.linux cimport EAGAIN, EINTR, ENOMEM, EPIPE, EPROTO, MSG_NOSIGNAL, errno, send
 from lbcore.tls.engine cimport TLS_DONE
 
@@ -65,6 +65,14 @@ cdef int leg_put_plain(worker_t *worker, leg_t *leg, const uint8_t *plain, size_
     leg_io(worker, NULL, 0)
     if worker.tls_engine.send(leg.tls, plain, length) != TLS_DONE:
         leg.flags |= LEG_BROKEN
+        return EPROTO
+    return leg_put(worker, leg, worker.io.output, worker.io.output_at)
+
+
+cdef int leg_notify(worker_t *worker, leg_t *leg) noexcept nogil:
+    leg.flags |= LEG_NOTIFIED
+    leg_io(worker, NULL, 0)
+    if worker.tls_engine.shutdown_send(leg.tls) != TLS_DONE:
         return EPROTO
     return leg_put(worker, leg, worker.io.output, worker.io.output_at)
 

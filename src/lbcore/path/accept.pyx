@@ -42,7 +42,6 @@ from lbcore.sys.linux cimport (
 
 cdef enum:
     HAND_OVER_LEAD = 2           # connections more than the least loaded worker has
-    PAUSE_NS = 100000000
 
 
 cdef conn_t *accept_next(listener_t *listener, worker_t *worker, bint *out_more) noexcept nogil:
@@ -56,7 +55,7 @@ cdef conn_t *accept_next(listener_t *listener, worker_t *worker, bint *out_more)
             out_more[0] = False
         elif errno in (EMFILE, ENFILE, ENOMEM, ENOBUFS):
             counter_add(&worker.node.accept_errors, 1)
-            worker.accept_paused_until_ns = worker.now_ns + PAUSE_NS
+            worker.accept_paused_until_ns = worker.now_ns + ACCEPT_PAUSE_NS
             out_more[0] = False
         return NULL                      # else that client is gone already: ECONNABORTED and its kin
     target = least_loaded(worker)

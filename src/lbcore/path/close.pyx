@@ -38,7 +38,7 @@ from lbcore.parts.cells cimport (
     verdict_unref,
 )
 from lbcore.parts.der cimport der_serial
-from lbcore.parts.legs cimport leg_drop, leg_flush, leg_io, leg_put
+from lbcore.parts.legs cimport leg_drop, leg_flush, leg_notify
 from lbcore.parts.limiter cimport limiter_close, limiter_refund
 from lbcore.parts.parking cimport parking_leave
 from lbcore.parts.pipes cimport pipe_give
@@ -74,7 +74,7 @@ from lbcore.sys.linux cimport (
     shutdown,
     wall_ns,
 )
-from lbcore.tls.engine cimport TLS_DONE, tls_peer_t
+from lbcore.tls.engine cimport tls_peer_t
 
 cdef enum:
     LINGER_NS = 500000000
@@ -162,10 +162,9 @@ cdef bint must_linger(conn_t *conn, worker_t *worker) noexcept nogil:
     if ending == ENDING_CLOSE and not conn.alerted:
         return False
     if ending == ENDING_CLEAN and leg.tls != NULL and not leg.flags & LEG_NOTIFIED:
-        leg.flags |= LEG_NOTIFIED
-        leg_io(worker, NULL, 0)
-        if worker.tls_engine.shutdown_send(leg.tls) == TLS_DONE:
-            leg_put(worker, leg, worker.io.output, worker.io.output_at)
+        if leg_notify(worker, leg) != 0:
+            socket_will_reset(leg.fd)    # a bare FIN would look like a clean end
+            return False
     if worker.lingering >= LINGERING_MAX or leg.flags & LEG_BROKEN:
         return False
     conn.lingering = True

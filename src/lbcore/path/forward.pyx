@@ -8,8 +8,9 @@ next connection: epoll is level-triggered and comes back.
 Ends: a proper end of one side (close_notify, or FIN on a plain leg) is passed on once everything before
 it was delivered, and the other direction goes on. An abort is passed on as an abort: the bytes before it
 are delivered and acknowledged, then both sides are reset, because a client must never take an aborted
-stream for a complete one. `reason` is set as soon as that is decided, and from then on nothing is
-read (`deliver_then_end`).
+stream for a complete one. `reason` is set as soon as that is decided, and from then on nothing is read
+(`deliver_then_end`). Only a TCP reset of the client is passed on at once: whoever resets does not ask for
+delivery, so what was taken for the upstream and not sent yet is dropped, though it counts in `bytes_in`.
 
 How bytes move is in move.pyx; here is when.
 """
@@ -31,7 +32,7 @@ from lbcore.codes cimport (
     reason_t,
 )
 from lbcore.parts.cells cimport tls_unref
-from lbcore.parts.legs cimport leg_drop, leg_flush, leg_io, leg_put
+from lbcore.parts.legs cimport leg_drop, leg_flush, leg_notify
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error, socket_unacknowledged
 from lbcore.parts.timers cimport timer_arm
@@ -49,7 +50,6 @@ from lbcore.structs cimport (
 )
 from lbcore.sys.atomics cimport counter_add
 from lbcore.sys.linux cimport ENOMEM, EPOLLIN, EPOLLOUT, EPOLLRDHUP, SHUT_WR, shutdown
-from lbcore.tls.engine cimport TLS_DONE
 
 cdef enum:
     QUIET_NS = 200000000         # after this long without a byte, TLS buffers go back
@@ -100,6 +100,8 @@ cdef step_t move(conn_t *conn, worker_t *worker) noexcept nogil:
         return STEP_WAIT
     pass_on_end(conn, worker, &conn.client, &conn.upstream)
     pass_on_end(conn, worker, &conn.upstream, &conn.client)
+    if conn.reason != REASON_NONE:
+        return STEP_CLOSE
     if conn.client.flags & conn.upstream.flags & LEG_ENDED:
         if conn.client.flags & conn.upstream.flags & LEG_FINISHED:
             return end_now(conn, conn.first_end)
@@ -176,15 +178,17 @@ cdef void judge_ends(conn_t *conn, worker_t *worker) noexcept nogil:
 
 cdef void pass_on_end(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
     """The proper end of one side, once everything before it is in the other side's socket."""
+    cdef int problem
     if not source.flags & LEG_ENDED or target.flags & (LEG_FINISHED | LEG_BROKEN):
         return
     if move_pending(source, target):
         return
     if target.tls != NULL and not target.flags & LEG_NOTIFIED:
-        target.flags |= LEG_NOTIFIED
-        leg_io(worker, NULL, 0)
-        if worker.tls_engine.shutdown_send(target.tls) == TLS_DONE:
-            leg_put(worker, target, worker.io.output, worker.io.output_at)
+        problem = leg_notify(worker, target)
+        if problem != 0 and not target.flags & LEG_BROKEN:
+            conn.sys_errno = problem
+            conn.reason = REASON_ERROR   # without close_notify the FIN would say that something is missing
+            return
         if target.out != NULL:
             return
     shutdown(target.fd, SHUT_WR)
