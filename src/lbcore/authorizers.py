@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -77,9 +77,10 @@ class AuthorizerPool:
         self._wanted = threads
         self._timeout = timeout
         self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
         self._threads: list[threading.Thread] = []
-        self._idle = 0
-        self._waiting: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
+        self._idle = 0  # threads that wait for a question
+        self._waiting: deque[Question] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
         self._closed = False
@@ -92,12 +93,16 @@ class AuthorizerPool:
         with self._lock:
             if self._closed:
                 return
-            if self._waiting.qsize() >= self._idle and len(self._threads) < self._wanted:
+            self._waiting.append(question)
+            # One that was told of a question stays idle until it runs: count both, or a question
+            # could be left behind one that hangs.
+            if len(self._waiting) > self._idle and len(self._threads) < self._wanted:
                 name = f"lbcore-authorize-{len(self._threads)}"
                 thread = threading.Thread(target=self._serve, name=name, daemon=True)
-                thread.start()
                 self._threads.append(thread)
-            self._waiting.put(question)
+                thread.start()
+            else:
+                self._arrived.notify()
 
     def owns(self, thread: threading.Thread) -> bool:
         """Whether it is one of this pool's."""
@@ -109,8 +114,8 @@ class AuthorizerPool:
         with self._lock:
             self._closed = True
             loop, thread = self._loop, self._loop_thread
-            for _ in self._threads:
-                self._waiting.put(None)
+            self._waiting.clear()
+            self._arrived.notify_all()
         if loop is not None and thread is not None:
             with contextlib.suppress(RuntimeError):  # it is closed: something ended it
                 loop.call_soon_threadsafe(loop.stop)
@@ -119,16 +124,16 @@ class AuthorizerPool:
     # ---- sync
 
     def _serve(self) -> None:
-        while True:
-            with self._lock:
-                self._idle += 1
-            question = self._waiting.get()
-            with self._lock:
-                self._idle -= 1
-                if self._closed:
-                    return
-            if question is not None:
-                self._ask(question)
+        while (question := self._next()) is not None:
+            self._ask(question)
+
+    def _next(self) -> Question | None:
+        """The question that waits longest; None at the end."""
+        with self._lock:
+            self._idle += 1
+            self._arrived.wait_for(lambda: self._waiting or self._closed)
+            self._idle -= 1
+            return None if self._closed else self._waiting.popleft()
 
     def _ask(self, question: Question) -> None:
         if time.monotonic() >= question.deadline and question.forget():
@@ -198,6 +203,7 @@ def _serve_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 async def _cancel_others() -> None:
     """Ends every other task of the running loop, for a bounded time."""
+    await asyncio.sleep(0)  # what was handed over last becomes a task
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()

@@ -227,7 +227,7 @@ def test_alerts_in_words(
     identity = {
         "nobody": lambda: None,
         "another CA": lambda: Authority(tmp_path, "another").issue("eve"),
-        "rogue": lambda: pki.rogue.issue("rogue-for-alert"),
+        "rogue": lambda: pki.rogue.issue("rogue-for-alert", names_issuer_key=False),
         "server": lambda: pki.server,
         "expired": lambda: pki.ca.issue("old", starts=timedelta(days=-3), ends=timedelta(days=-2)),
     }[who]()

@@ -71,6 +71,8 @@ class Authority:
             .not_valid_after(now + 30 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(key_usage, critical=True)
+            .add_extension(_subject_key(self.private_key), critical=False)
+            .add_extension(_authority_key(signer.private_key), critical=False)
             .sign(signer.private_key, hashes.SHA256())
         )
         self.cert = folder / f"{name}.pem"
@@ -88,6 +90,7 @@ class Authority:
         ends: dt.timedelta = 7 * DAY,
         key: PrivateKey | None = None,
         addresses: Sequence[str] = (),
+        names_issuer_key: bool = True,
     ) -> Identity:
         """A leaf with its key on disk; the chain up to, and without, the root is in the same file.
 
@@ -98,6 +101,7 @@ class Authority:
             starts, ends: validity, from now.
             key: default: a new ECDSA P-256 key.
             addresses: subject alternative names, host names or IP addresses.
+            names_issuer_key: has an authority key identifier; without, only the issuer's name says whose it is.
         """
         private_key = key or ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
@@ -110,7 +114,10 @@ class Authority:
             .not_valid_before(now + starts)
             .not_valid_after(now + ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_subject_key(private_key), critical=False)
         )
+        if names_issuer_key:
+            builder = builder.add_extension(_authority_key(self.private_key), critical=False)
         if usages:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if addresses:
@@ -122,6 +129,15 @@ class Authority:
 
     def _intermediates(self) -> bytes:
         return b"" if self.parent is None else _pem(self.certificate) + self.parent._intermediates()
+
+
+def _subject_key(key: PrivateKey) -> x509.SubjectKeyIdentifier:
+    return x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+
+
+def _authority_key(key: PrivateKey) -> x509.AuthorityKeyIdentifier:
+    """Strict verifiers, Python's from 3.13 on among them, ask for it."""
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
 
 
 class Pki:

@@ -18,6 +18,7 @@ from kit.waiting import wait_until
 
 import lbcore
 from lbcore import Verdict
+from lbcore.authorizers import AuthorizerPool, Question
 
 ALLOW = Verdict(True, client="somebody")
 NOT_MADE = lbcore.RateLimitManager.__new__(lbcore.RateLimitManager, "")
@@ -231,3 +232,29 @@ def visit_until(pki: Pki, port: int, over: threading.Event) -> None:
                 client.echo(b"x")
         except (OSError, AssertionError):
             continue  # the engine stops under it
+
+
+def test_no_question_waits_behind_one_that_hangs() -> None:
+    """Straight at the pool, many times: the moment that matters is the one in which a thread wakes up."""
+    peer = lbcore.PeerCertificate(b"", 1)
+    for _ in range(200):
+        release, answered = threading.Event(), threading.Event()
+        pool = AuthorizerPool(threads=2, timeout=20.0)
+
+        def authorize(
+            peer: lbcore.PeerCertificate, application: str, gate: threading.Event = release
+        ) -> Verdict:
+            if application == "hangs":
+                gate.wait(20)
+            return ALLOW
+
+        def question(application: str, answer: Callable[[object], None], ask: Any = authorize) -> Question:
+            return Question(ask, peer, application, time.monotonic() + 20, answer, lambda: True)
+
+        try:
+            pool.submit(question("hangs", lambda verdict: None))
+            pool.submit(question("does not", lambda verdict, answered=answered: answered.set()))
+            assert answered.wait(5)
+        finally:
+            release.set()
+            pool.close()
