@@ -45,8 +45,10 @@ from lbcore.parts.limiter cimport (
     limiter_refund,
     refusal_t,
 )
+from lbcore.parts.parking cimport parking_enter, parking_leave
 from lbcore.parts.pipes cimport pipe_give, pipe_take, pipes_fini
 from lbcore.parts.policy cimport policy_add, policy_allow, policy_judge, policy_new
+from lbcore.parts.poller cimport EVENT_CLIENT, poller_want, tag_generation, tag_index, tag_kind
 from lbcore.parts.rings cimport (
     ring_awake,
     ring_fini,
@@ -57,11 +59,13 @@ from lbcore.parts.rings cimport (
     ring_wake,
 )
 from lbcore.parts.slab cimport slab_find, slab_fini, slab_give, slab_init, slab_slot, slab_take
+from lbcore.parts.sockets cimport socket_error, socket_tune, socket_unacknowledged, socket_will_reset
 from lbcore.parts.strangers cimport stranger_enter, stranger_leave
 from lbcore.parts.timers cimport timer_arm, timer_disarm, timer_expired, timer_wait_ms, wheel_init
 from lbcore.parts.verdicts cimport verdict_hash, verdicts_clear, verdicts_find, verdicts_insert
 from lbcore.path.move cimport move_bytes, move_out_of_pipe
 from lbcore.structs cimport (
+    LEG_HUNG_UP,
     SCRATCH_BYTES,
     TIMER_NONE,
     app_t,
@@ -757,6 +761,30 @@ cdef class Worker:
             raise AssertionError(f"strangers: {forwards} forwards, {backwards} backwards")
         return forwards
 
+    def park(self):
+        """A new connection that waits for the policy; its index."""
+        cdef conn_t *conn = slab_take(&self.slab)
+        if conn == NULL:
+            raise MemoryError
+        parking_enter(self.worker, conn)
+        return conn.index
+
+    def unpark(self, uint32_t index):
+        parking_leave(self.worker, slab_slot(&self.slab, index))
+
+    def parked(self):
+        """Indexes, the last one parked first; every one must know who is before it."""
+        cdef conn_t *conn = self.worker.parked
+        cdef conn_t *before = NULL
+        found = []
+        while conn != NULL:
+            if conn.parked_prev is not before or not conn.parked:
+                raise AssertionError(f"parked: {conn.index} is linked wrongly")
+            found.append(conn.index)
+            before = conn
+            conn = conn.parked_next
+        return found
+
     def doomed(self):
         """(index, reason) of those that the worker is to close, the last doomed first; forgets them."""
         cdef conn_t *conn = self.worker.doomed
@@ -859,6 +887,63 @@ def worker_for(size_t overhead_record, size_t overhead_call):
     if worker != NULL:
         raise AssertionError("made for an engine without functions")
     return linux.errno
+
+
+cdef class Interest:
+    """The client's leg of a connection in an epoll set; the socket stays the caller's."""
+
+    cdef conn_t conn
+    cdef int epoll_fd
+
+    def __cinit__(self, int fd):
+        self.conn.index = 7
+        self.conn.generation = 3
+        self.conn.client.fd = fd
+        self.epoll_fd = linux.epoll_create1(linux.EPOLL_CLOEXEC)
+
+    def __dealloc__(self):
+        linux.close(self.epoll_fd)
+
+    def want(self, *, bint reading=False, bint writing=False):
+        """0 or an errno."""
+        cdef uint32_t wanted = 0
+        if reading:
+            wanted |= linux.EPOLLIN
+        if writing:
+            wanted |= linux.EPOLLOUT
+        return poller_want(self.epoll_fd, &self.conn, &self.conn.client, wanted)
+
+    def events(self):
+        """What epoll tells now: sets of words."""
+        cdef linux.epoll_event events[4]
+        cdef int i
+        found = []
+        for i in range(linux.epoll_wait(self.epoll_fd, events, 4, 0)):
+            tag = events[i].data.u64
+            if tag_kind(tag) != EVENT_CLIENT or tag_index(tag) != 7 or tag_generation(tag) != 3:
+                raise AssertionError(f"an event for somebody else: {tag:x}")
+            if events[i].events & linux.EPOLLHUP:
+                self.conn.client.flags |= LEG_HUNG_UP
+            found.append({word for word, bit in (("in", linux.EPOLLIN), ("out", linux.EPOLLOUT),
+                                                 ("hup", linux.EPOLLHUP)) if events[i].events & bit})
+        return found
+
+
+def tune(int fd, uint32_t keepalive_s):
+    """0 or an errno."""
+    return socket_tune(fd, keepalive_s)
+
+
+def will_reset(int fd):
+    socket_will_reset(fd)
+
+
+def unacknowledged(int fd):
+    return socket_unacknowledged(fd)
+
+
+def pending_error(int fd):
+    return socket_error(fd)
 
 
 cdef class Watcher:

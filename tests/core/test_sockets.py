@@ -1,0 +1,101 @@
+"""What is done to sockets besides reading and writing: what epoll watches, and options."""
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+from kit.waiting import wait_until
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of one TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+    with near, far:
+        yield near, far
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+class TestInterest:
+    def test_what_is_wanted_is_told_and_nothing_else(self, probes: ModuleType, pair: Pair) -> None:
+        near, far = pair
+        interest = probes.Interest(near.fileno())
+        assert interest.want(reading=True) == 0
+        assert interest.events() == []
+        far.sendall(b"x")
+        wait_until(lambda: interest.events() == [{"in"}])
+        assert interest.want(writing=True) == 0
+        assert interest.events() == [{"out"}]
+        assert interest.want() == 0
+        assert interest.events() == []
+
+    def test_who_has_hung_up_and_wants_nothing_wakes_nobody(self, probes: ModuleType, pair: Pair) -> None:
+        """HUP cannot be masked: the socket must leave the set, and come back when it wants something."""
+        near, far = pair
+        interest = probes.Interest(near.fileno())
+        interest.want()
+        near.shutdown(socket.SHUT_RDWR)
+        far.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: interest.events() == [{"hup"}])
+        assert interest.want() == 0
+        assert interest.events() == []
+        assert interest.want(reading=True) == 0
+        assert interest.events() == [{"in", "hup"}]
+
+    def test_a_socket_that_is_gone_is_an_error(self, probes: ModuleType) -> None:
+        nobody_has = 1_000_000
+        assert probes.Interest(nobody_has).want(reading=True) == errno.EBADF
+
+
+class TestOptions:
+    def test_tuned(self, probes: ModuleType, pair: Pair) -> None:
+        near, _ = pair
+        assert probes.tune(near.fileno(), 60) == 0
+        tcp = socket.IPPROTO_TCP
+        assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        wanted = {
+            socket.TCP_NODELAY: 1,
+            socket.TCP_KEEPIDLE: 60,
+            socket.TCP_KEEPINTVL: 10,
+            socket.TCP_KEEPCNT: 3,
+            socket.TCP_USER_TIMEOUT: 90_000,
+        }
+        assert {option: near.getsockopt(tcp, option) for option in wanted} == wanted
+
+    def test_without_keepalive(self, probes: ModuleType, pair: Pair) -> None:
+        near, _ = pair
+        assert probes.tune(near.fileno(), 0) == 0
+        assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+        assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+    def test_a_reset_and_the_error_it_leaves(self, probes: ModuleType, pair: Pair) -> None:
+        near, far = pair
+        assert probes.pending_error(far.fileno()) == 0
+        probes.will_reset(near.fileno())
+        near.close()
+        wait_until(lambda: probes.pending_error(far.fileno()) == errno.ECONNRESET)
+        assert probes.pending_error(far.fileno()) == 0  # cleared by reading it
+
+    def test_what_the_peer_has_not_acknowledged(self, probes: ModuleType, pair: Pair) -> None:
+        near, far = pair
+        near.setblocking(False)
+        far.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                near.send(bytes(65536))
+        assert probes.unacknowledged(near.fileno()) > 0
+
+        def all_taken() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                while far.recv(1 << 20):
+                    pass
+            return bool(probes.unacknowledged(near.fileno()) == 0)
+
+        wait_until(all_taken)
