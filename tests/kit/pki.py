@@ -101,7 +101,7 @@ class Authority:
             starts, ends: validity, from now.
             key: default: a new ECDSA P-256 key.
             addresses: subject alternative names, host names or IP addresses.
-            names_issuer_key: has an authority key identifier; without, only the issuer's name says whose it is.
+            names_issuer_key: has an authority key identifier; else only a name says whose it is.
         """
         private_key = key or ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
