@@ -64,7 +64,6 @@ class TestOptions:
             socket.TCP_NODELAY: 1,
             socket.TCP_KEEPIDLE: 60,
             socket.TCP_KEEPINTVL: 10,
-            socket.TCP_KEEPCNT: 3,
             socket.TCP_USER_TIMEOUT: 90_000,
         }
         assert {option: near.getsockopt(tcp, option) for option in wanted} == wanted

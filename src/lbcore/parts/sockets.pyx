@@ -9,7 +9,6 @@ from lbcore.sys.linux cimport (
     SO_KEEPALIVE,
     SO_LINGER,
     SOL_SOCKET,
-    TCP_KEEPCNT,
     TCP_KEEPIDLE,
     TCP_KEEPINTVL,
     TCP_NODELAY,
@@ -33,8 +32,9 @@ cdef int set_option(int fd, int level, int option, int value) noexcept nogil:
 
 cdef int socket_tune(int fd, uint32_t keepalive_s) noexcept nogil:
     """No delay for small writes; a peer that vanished is noticed by keep-alive when nothing is sent and
-    by the user timeout (RFC 5482) when something is. On a listening socket, every accepted one inherits
-    all of it, which spares five system calls a connection."""
+    by the user timeout (RFC 5482) when something is; with that one set, the number of probes counts for
+    nothing (tcp(7)). On a listening socket, every accepted one inherits all of it, which spares five
+    system calls a connection."""
     cdef int problem = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
     if problem == 0 and keepalive_s > 0:
         problem = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
@@ -42,8 +42,6 @@ cdef int socket_tune(int fd, uint32_t keepalive_s) noexcept nogil:
             problem = set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, <int>keepalive_s)
         if problem == 0:
             problem = set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, PROBE_INTERVAL_S)
-        if problem == 0:
-            problem = set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, PROBES)
         if problem == 0:
             problem = set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
                                  <int>(keepalive_s + PROBES * PROBE_INTERVAL_S) * 1000)

@@ -96,10 +96,17 @@ cdef step_t close_step(conn_t *conn, worker_t *worker) noexcept nogil:
     return release_client(conn, worker)
 
 
+cdef void close_socket(leg_t *leg) noexcept nogil:
+    """The number is forgotten before the socket is closed: a child forked in between may keep a copy, but
+    never closes what has got the same number since."""
+    cdef int fd = leg.fd
+    leg.fd = -1
+    if fd >= 0:
+        close(fd)
+
+
 cdef void close_upstream(conn_t *conn, worker_t *worker) noexcept nogil:
-    if conn.upstream.fd >= 0:
-        close(conn.upstream.fd)
-    conn.upstream.fd = -1
+    close_socket(&conn.upstream)
     conn.upstream.flags = 0
     conn.upstream.watched = False
     conn.upstream.interest = 0
@@ -204,9 +211,7 @@ cdef step_t release_client(conn_t *conn, worker_t *worker) noexcept nogil:
     if conn.client.tls != NULL:
         worker.tls_engine.connection_free(worker.tls_pool, conn.client.tls)
         conn.client.tls = NULL
-    if conn.client.fd >= 0:
-        close(conn.client.fd)
-        conn.client.fd = -1
+    close_socket(&conn.client)
     verdict_unref(conn.verdict)
     name_unref(conn.client_name)
     tls_unref(conn.tls)

@@ -49,7 +49,8 @@ cdef step_t dial_step(conn_t *conn, worker_t *worker) noexcept nogil:
         return failed(conn, worker, ETIMEDOUT)
     if not conn.upstream.flags & (LEG_WRITABLE | LEG_HUNG_UP):
         return STEP_WAIT
-    conn.sys_errno = socket_error(conn.upstream.fd)
+    # Only a socket that hung up has an error to tell (connect(2), epoll_ctl(2)).
+    conn.sys_errno = socket_error(conn.upstream.fd) if conn.upstream.flags & LEG_HUNG_UP else 0
     if conn.sys_errno != 0:
         return failed(conn, worker, conn.sys_errno)
     return connected(conn, worker)
