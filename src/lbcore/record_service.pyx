@@ -15,7 +15,7 @@ from lbcore.sys.atomics cimport word_write
 
 LOG = logging.getLogger("lbcore")
 
-PAUSE = 0.01                     # seconds to gather a batch in, instead of waking for each record
+PAUSE = 0.1                      # seconds to gather a batch in: each wake-up costs the workers their caches
 
 
 cdef class RecordService:
