@@ -14,6 +14,7 @@ import socket
 import ssl
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -226,7 +227,7 @@ class Hold:
             self._open.append(sock)
 
 
-class _Bulk:
+class _Bulk(ABC):
     """Transfers on one open connection, back to back, for some time as warm-up and as work.
 
     The warm-up is long because a bulk transfer has a start of its own: until the kernel has grown
@@ -260,8 +261,9 @@ class _Bulk:
                 total += _TRANSFER
         return total
 
+    @abstractmethod
     def _transfer(self, sock: socket.socket, size: int) -> None:
-        raise NotImplementedError
+        """Moves that many bytes over an open connection."""
 
 
 class Download(_Bulk):

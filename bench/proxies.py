@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,28 +58,28 @@ class Running:
     plain_port: int
 
 
-class Proxy:
+class Proxy(ABC):
     """One proxy: what differs between them is the configuration file and the command."""
 
     name: str
     config_name: str
     environment: Mapping[str, str] = MappingProxyType({})  # set in addition to ours
 
+    @abstractmethod
     def version(self) -> str:
         """One line that names the exact version.
 
         Raises:
             ProxyMissing: it is not installed.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def command(self, config: Path) -> list[str]:
         """What starts it in the foreground."""
-        raise NotImplementedError
 
+    @abstractmethod
     def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
         """The text of its configuration file; further files go into `folder`."""
-        raise NotImplementedError
 
 
 class LoadBalancer(Proxy):

@@ -94,9 +94,12 @@ def test_failing_without_a_stop_does_not_hang(run: Callable[..., Program]) -> No
 
 def test_leaving_in_a_drain_does_not_look_like_a_clean_end(run: Callable[..., Program]) -> None:
     program = run("leave")
+    assert program.process.stdin is not None
     with plain(program.port) as client:
         client.sendall(b"x")
         assert client.recv(1) == b"x"
+        program.process.stdin.write("drain\n")
+        program.process.stdin.flush()
         wait_until(lambda: refuses(program.port), "the port is closed")
         assert program.ends() == (0, "", "")
         assert read_to_end(client) == (b"", End.RESET)

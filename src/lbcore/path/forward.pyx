@@ -52,7 +52,7 @@ from lbcore.sys.atomics cimport counter_add
 from lbcore.sys.linux cimport ENOMEM, EPOLLIN, EPOLLOUT, EPOLLRDHUP, SHUT_WR, shutdown
 
 cdef enum:
-    QUIET_NS = 200000000         # after this long without a byte, TLS buffers go back
+    QUIET_NS = 60000000          # after this long without a byte, TLS buffers go back
     DELIVERY_NS = 1000000000     # how long an abort waits for the peer to take what came before it
     DELIVERY_LOOK_NS = 20000000
 

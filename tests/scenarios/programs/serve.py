@@ -1,7 +1,8 @@
 """A program with an engine in it: serve.py HOW UPSTREAM_PORT [DRAIN SECONDS].
 
 Prints its port. HOW: ``term`` drains on SIGTERM, ``exit`` leaves without stopping the engine when its
-input ends, ``raise`` fails then, ``leave`` leaves while a daemon thread drains.
+input ends, ``raise`` fails then, ``leave`` drains on a daemon thread after
+a line of input, and leaves when its input ends.
 """
 
 import signal
@@ -28,6 +29,7 @@ def main() -> None:
         sys.stdin.read()
         raise SystemExit("something else failed")
     elif how == "leave":
+        sys.stdin.readline()
         threading.Thread(target=engine.stop, args=(30.0,), daemon=True).start()
         sys.stdin.read()
     else:
