@@ -18,8 +18,9 @@ from setuptools.command.build_ext import build_ext
 MODULES = [
     "lbcore.codes",
     *(f"lbcore.parts.{name}" for name in (
-        "cells", "rings", "slab", "timers", "poller", "chunks", "pipes", "limiter", "balance", "der",
-        "policy", "verdicts", "sockets", "legs", "early", "strangers", "parking", "orders",
+        "opening", "cells", "rings", "slab", "timers", "poller", "chunks", "pipes", "bandwidth", "scopes",
+        "limiter", "balance", "der", "policy", "verdicts", "sockets", "legs", "early", "strangers", "parking",
+        "waiting", "succession", "pacing", "orders",
     )),
     "lbcore.tls.s2n",
     *(f"lbcore.path.{name}" for name in (

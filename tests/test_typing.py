@@ -57,7 +57,6 @@ def test_the_embedding_program_uses_every_public_name() -> None:
         ("application", "Application"),
         ("application", "UpstreamServer"),
         ("limits", "RateLimitManager"),
-        ("limits", "LimitClass"),
     ],
 )
 def test_constructors_take_what_the_stub_says(module: str, name: str) -> None:

@@ -16,9 +16,11 @@ The public names are those below; everything else may change.
 
 from lbcore._layout import check_layouts
 from lbcore.application import Application, UpstreamServer
+from lbcore.clock import ManualClock
 from lbcore.codes import REASONS, STAGES
 from lbcore.engine import Engine, Listener, tls_engines
-from lbcore.limits import Admission, LimitClass, RateLimitManager
+from lbcore.limit_values import Admission, LimitClass
+from lbcore.limits import RateLimitManager
 from lbcore.peer import PeerCertificate, PolicyClient, Verdict
 from lbcore.records import Record
 from lbcore.settings import ServerTLS
@@ -33,6 +35,7 @@ __all__ = [
     "Engine",
     "LimitClass",
     "Listener",
+    "ManualClock",
     "PeerCertificate",
     "PolicyClient",
     "RateLimitManager",

@@ -5,6 +5,7 @@ from typing import Literal
 
 from typing_extensions import disjoint_base
 
+from lbcore.limits import RateLimitManager
 from lbcore.stats import ApplicationStats
 
 @disjoint_base
@@ -35,6 +36,7 @@ class Application:
         upstreams: Iterable[UpstreamServer],
         *,
         max_connections: int | None = None,
+        limits: RateLimitManager | None = None,
         connect_timeout: float = 1.0,
         connect_attempts: int = 3,
         idle_timeout: float = 1800.0,
@@ -51,6 +53,8 @@ class Application:
     def upstreams(self) -> tuple[UpstreamServer, ...]: ...
     @property
     def max_connections(self) -> int | None: ...
+    @property
+    def limits(self) -> RateLimitManager | None: ...
     @property
     def id(self) -> int: ...
     @property

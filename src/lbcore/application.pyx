@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t
 from lbcore.addresses import socket_address, split_address
 from lbcore.codes import REASONS
 
-from lbcore.limits cimport RateLimitManager, limiter_of
+from lbcore.limits cimport RateLimitManager
 from lbcore.parts.balance cimport balance_is_ejected
 from lbcore.parts.cells cimport (
     app_new,
@@ -16,7 +16,7 @@ from lbcore.parts.cells cimport (
     upstream_ref,
     upstream_unref,
 )
-from lbcore.structs cimport DIAL_ATTEMPTS_MAX, SCOPE_APP
+from lbcore.structs cimport DIAL_ATTEMPTS_MAX
 from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_read
 from lbcore.sys.linux cimport memcpy, monotonic_ns
 
@@ -117,6 +117,8 @@ cdef class Application:
         name: for logs, limits and permissions.
         upstreams: at least one UpstreamServer, each in one application only.
         max_connections: connections open at once in the whole application, or None.
+        limits: what all its connections together are held to, with all scopes around it; or None. A client's
+            own limits (``Verdict.limits``, ``submit_connection``) count before these.
         connect_timeout: seconds one dial may take.
         connect_attempts: upstreams one connection may try, 1 to 8.
         idle_timeout: seconds without a byte in either direction.
@@ -141,6 +143,7 @@ cdef class Application:
         upstreams,
         *,
         max_connections=None,
+        limits=None,
         connect_timeout=1.0,
         connect_attempts=3,
         idle_timeout=1800.0,
@@ -174,6 +177,12 @@ cdef class Application:
             raise ValueError("upstreams: an UpstreamServer belongs to one Application")
         if on_truncated not in ("reset", "eof"):
             raise ValueError(f"on_truncated: 'reset' or 'eof', not {on_truncated!r}")
+        if limits is not None and not isinstance(limits, RateLimitManager):
+            raise TypeError(f"limits: a RateLimitManager or None, not {limits!r}")
+        if limits is not None:
+            (<RateLimitManager>limits).check_usable("limits")
+        if max_connections is not None:
+            check_count("max_connections", max_connections, 1, 2**31 - 1)
         if not isinstance(max_ejected, (int, float)) or not 0 <= max_ejected <= 1:
             raise ValueError(f"max_ejected: 0 to 1, not {max_ejected!r}")
         self.cell = app_new(<uint32_t>len(servers))
@@ -196,8 +205,11 @@ cdef class Application:
         self.cell.failures_max = check_count("passive_failures", passive_failures, 0, 2**31 - 1)
         self.cell.eject_ns = check_seconds("passive_eject", passive_eject)
         self.cell.ejected_max = <uint32_t>(len(servers) * max_ejected)
+        self.limits = limits
+        scope = limits
         if max_connections is not None:
-            scope = limiter_of(name, SCOPE_APP, max_connections, None, None)
+            scope = RateLimitManager(name, max_open=max_connections, scope="application", parent=limits)
+        if scope is not None:
             self.cell.limiter = limiter_ref(scope.cell)
         for server in servers:
             self.cell.upstreams[self.cell.upstream_count] = upstream_ref(server.cell)

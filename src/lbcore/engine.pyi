@@ -6,7 +6,7 @@ from typing_extensions import disjoint_base
 
 from lbcore.application import Application
 from lbcore.authorizers import Authorizer
-from lbcore.limits import LimitClass
+from lbcore.limit_values import LimitClass
 from lbcore.peer import PolicyClient
 from lbcore.records import Record
 from lbcore.settings import ServerTLS

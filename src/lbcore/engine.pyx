@@ -22,7 +22,7 @@ from libc.stdlib cimport free
 from lbcore.addresses import bound_address, bound_socket, start_listening
 from lbcore.application import check_count, check_seconds
 from lbcore.host import CONNECTIONS_MAX, connections_allowed, pipes_allowed, wait_readable
-from lbcore.limits import LimitClass
+from lbcore.limit_values import LimitClass
 from lbcore.peer import PolicyClient
 from lbcore.settings import ServerTLS
 from lbcore.source_limits import SourceLimits

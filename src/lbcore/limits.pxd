@@ -1,9 +1,17 @@
-from lbcore.structs cimport limiter_t, scope_t
+from libc.stdint cimport uint64_t
+
+from lbcore.structs cimport limiter_t, scopes_t
 
 
 cdef class RateLimitManager:
     cdef limiter_t *cell         # one reference
+    cdef scopes_t chain          # the cell and its parents
     cdef readonly str name
+    cdef readonly object limits  # LimitClass
+    cdef readonly RateLimitManager parent
+    cdef readonly object clock   # ManualClock or None
 
-# For lbcore: a limiter of another scope than a client's. Makes a Python object, so it needs the GIL.
-cdef RateLimitManager limiter_of(str name, scope_t scope, object max_open, object rate, object burst)
+    cdef _allocate(self, limits)
+    cdef uint64_t now_ns(self) except? 0
+    # Raises where it cannot serve connections of an engine.
+    cdef check_usable(self, str argument)

@@ -38,7 +38,11 @@ SHOWN = 200                      # characters of a wrong answer in the log
 
 def is_usable(limits):
     """Whether it can be a Verdict's limits; one whose `__init__` was skipped would admit everybody."""
-    return limits is None or (isinstance(limits, RateLimitManager) and limits.name is not None)
+    if limits is None:
+        return True
+    if not isinstance(limits, RateLimitManager):
+        return False
+    return limits.name is not None and limits.clock is None
 
 
 cdef class PolicyService:

@@ -22,7 +22,9 @@ class Record(NamedTuple):
         serial: the certificate's serial number, or None without a certificate.
         certificate: the leaf's DER for a refusal that got as far as a certificate, else None.
         claimed: the certificate was shown but possession of its key was not proven.
-        scope: which limit scope refused, or None.
+        scope: which limit scope refused (``client``, ``application``, ``global``), or None.
+        waited_ms: milliseconds that a limit held it back, or None.
+        would_deny: the reason that a limit in shadow mode would have refused it with, or None.
         tls: ``"TLSv1.3"`` or None.
         cipher: the cipher suite's name or None.
         tls_error: the TLS library's name of the error, or None.
@@ -47,6 +49,8 @@ class Record(NamedTuple):
     certificate: bytes | None
     claimed: bool
     scope: str | None
+    waited_ms: float | None
+    would_deny: str | None
     tls: str | None
     cipher: str | None
     tls_error: str | None

@@ -12,7 +12,8 @@ import ipaddress
 import time
 from collections import OrderedDict
 
-from lbcore.limits import LimitClass, RateLimitManager
+from lbcore.limit_values import LimitClass
+from lbcore.limits import RateLimitManager
 
 #: Seconds a worker may remember a source's manager; the manager is kept longer than that.
 REMEMBERED = 60.0
@@ -32,10 +33,7 @@ class SourceLimits:
     def __init__(self, limit_class: LimitClass) -> None:
         self._class = limit_class
         self._managers: OrderedDict[str, tuple[RateLimitManager, float]] = OrderedDict()
-        refill = 0.0
-        if limit_class.rate:
-            refill = (limit_class.burst or max(1.0, limit_class.rate)) / limit_class.rate
-        self._keep = REMEMBERED * 2 + refill
+        self._keep = REMEMBERED * 2 + limit_class.refill
 
     def manager_for(self, packed: bytes) -> RateLimitManager | None:
         """The manager of an address's source.
@@ -52,9 +50,7 @@ class SourceLimits:
         if known is not None:
             manager = known[0]
         elif self._make_room(now):
-            manager = RateLimitManager(
-                source, max_open=self._class.max_open, rate=self._class.rate, burst=self._class.burst
-            )
+            manager = self._class.manager(source)
         else:
             return None
         self._managers[source] = (manager, now)

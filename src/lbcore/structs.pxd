@@ -20,6 +20,8 @@ cdef enum:
     SERIAL_OCTETS_MAX = 20       # RFC 5280, 4.1.2.2
     DIAL_ATTEMPTS_MAX = 8
     WORKERS_MAX = 64
+    SCOPE_DEPTH_MAX = 4          # a limiter and the scopes around it
+    SCOPES_MAX = 12              # of one connection: the verdict's, the submitter's, the application's
 
 
 # ---- cells ---------------------------------------------------------------------------------------
@@ -37,17 +39,76 @@ cdef enum scope_t:
     SCOPE_GLOBAL
 
 
+cdef enum limit_mode_t:
+    MODE_REFUSE = 0
+    MODE_DELAY                   # hold the connection until it may
+    MODE_SHADOW                  # admit it and count
+
+
+cdef struct window_t:            # stamps: any thread; the rest: set when made
+    word_t head                  # stamps ever written; the next one goes to head % max
+    uint64_t max                 # opens in any period
+    uint64_t period_ns
+    word_t *stamps               # `max` times, the oldest at head % max; owned
+
+
+cdef struct bandwidth_t:         # due: any thread; the rest: set when made
+    word_t due                   # bytes: GCRA on a clock that runs at `rate` bytes a second
+    uint64_t rate                # bytes a second; 0: no limit
+    uint64_t burst               # bytes that may come at once
+
+
+cdef struct succession_t:        # who is replaced first: open connections of a limiter, oldest first
+    word_t members               # how many, and the node they belong to: see parts/succession.pyx
+    word_t oldest[64]            # by worker: id of its oldest connection, 0: none; any thread reads
+    conn_t *heads[64]            # by worker, and only that worker's
+    conn_t *tails[64]
+
+
+cdef enum direction_t:
+    DIRECTION_IN = 0             # from the client to the upstream
+    DIRECTION_OUT = 1
+
+
 cdef struct limiter_t:           # counters: any thread; the rest: set when made
     gauge_t open                 # admitted and not closed
     word_t next_ns               # GCRA: the theoretical arrival time of the next open
     counter_t admitted
     counter_t refused
+    counter_t would_refuse       # admitted only because the mode is shadow
+    counter_t bytes_in           # of connections that ended, and what Python reported
+    counter_t bytes_out
+    word_t waiting               # delayed connections that this scope holds back
+    word_t queued                # delayed connections whose innermost scope this is
+    bandwidth_t bandwidth[2]     # by direction_t
     refs_t refs
     limiter_t *parent            # the scope around this one, owned (a reference)
+    window_t *window             # or NULL; owned
+    succession_t *succession     # or NULL: the oldest connection is not replaced; owned
     int64_t open_max             # 0: no cap
     uint64_t interval_ns         # time one open costs; 0: no rate
     uint64_t burst_ns            # time that may be owed at once: burst x interval
+    uint64_t lifetime_ns         # 0: no end
+    uint64_t wait_max_ns         # for MODE_DELAY
+    limit_mode_t mode
     scope_t scope
+
+
+cdef struct stamp_t:             # what was written into a scope's window, and where
+    uint64_t time_ns
+    uint32_t slot
+
+
+cdef struct taken_t:             # what one open took in its scopes, to be given back
+    uint16_t rated               # bit per scope: a token
+    uint16_t windowed            # bit per scope: a stamp
+    stamp_t *stamps              # by scope; NULL: none of them has a window
+
+
+cdef struct scopes_t:            # all limiters one connection counts in, inner to outer, each once
+    limiter_t *items[12]         # borrowed
+    uint32_t count
+    bint windowed                # one of them has a window
 
 
 cdef struct upstream_t:          # counters: any thread; address, weight: set when made
@@ -190,6 +251,8 @@ cdef struct leg_t:               # one side of a connection; the worker's
     chunk_t *out                 # accepted from the other leg, not yet taken by the kernel
     pipe_t *pipe                 # bytes of *this* leg on their way to the other one, or NULL
     uint64_t bytes               # payload received from this leg
+    int64_t lease                # bytes it may read before it asks its scopes' bandwidth again
+    uint64_t ready_ns            # paused until then; 0: not paused
 
 
 cdef struct conn_t:              # one slot of the slab; the worker's own
@@ -212,8 +275,19 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     verdict_t *verdict           # what the policy said, or NULL
     name_t *client_name          # or NULL
     upstream_t *picked           # counted in its in_flight while not NULL
-    bint limited                 # counted in verdict.limiter (and its parents)
-    bint app_limited             # counted in app.limiter
+    limiter_t *limiter           # the submitter's, or NULL
+    bint limited                 # counted in all its scopes: parts/scopes.pyx
+    bint paced                   # one of them has a bandwidth
+    taken_t taken                # what it took there; `stamps` is owned
+    bint delayed                 # linked in worker.delayed, waiting for a limit
+    bint replacing               # asked for the oldest connection of a scope to end
+    limiter_t *held_by           # the scope that holds it back; or NULL. Borrowed, like the next
+    limiter_t *succeeds          # linked in that one's succession; or NULL
+    uint64_t asked_ns            # when it came to stage 5
+    uint64_t waited_ns           # how long a limit held it back; 0: not at all
+    uint64_t round               # its turn among the delayed
+    uint64_t ends_ns             # its longest life ends; 0: no limit
+    reason_t would_deny          # what a shadow limit would have refused it with
     bint unauthenticated         # counted in node.unauthenticated, linked in worker.strangers
     bint proven                  # possession of the certificate's key was shown
     bint parked                  # linked in worker.parked, waiting for the policy
@@ -253,8 +327,10 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     uint32_t timer_slot          # of the wheel; TIMER_NONE when not in it
     conn_t *stranger_next        # accept order, for evicting the oldest
     conn_t *stranger_prev
-    conn_t *parked_next
+    conn_t *parked_next          # in worker.parked or worker.delayed
     conn_t *parked_prev
+    conn_t *older                # in its limiter's succession
+    conn_t *younger
     conn_t *free_next            # in slab.free, or in worker.doomed
 
 
@@ -274,7 +350,9 @@ cdef struct ring_t:              # bounded, many writers, many readers (D. Vyuko
 
 cdef enum message_kind_t:
     MESSAGE_SOCKET = 1           # an accepted socket: fd, listener
+    MESSAGE_SUBMISSION           # a socket from Python: submission
     MESSAGE_VERDICT              # an answer: verdict
+    MESSAGE_REPLACE              # the oldest connection of this limiter has to go: limiter
     MESSAGE_ORDER                # from the engine: order
 
 
@@ -338,10 +416,12 @@ cdef struct record_t:            # one per connection, fixed size; read by the r
     uint64_t handshake_ns        # 0: not reached
     uint64_t connect_ns
     uint64_t duration_ns
+    uint64_t waited_ns           # 0: no limit held it back
     uint64_t bytes_in
     uint64_t bytes_out
     stage_t stage
     reason_t reason
+    reason_t would_deny
     scope_t scope
     int sys_errno
     const char *tls_error        # static text
@@ -387,6 +467,7 @@ cdef struct slab_t:
 
 
 cdef struct node_t:              # what all workers share; the engine's
+    uint32_t number              # of this engine in the process, from 1
     gauge_t open                 # connections in slots, lingering ones included
     gauge_t unauthenticated      # not through the handshake yet
     word_t pipes                 # splice pipes that exist
@@ -423,6 +504,10 @@ cdef struct worker_t:            # one thread; its own but for the fields marked
     conn_t *strangers_head       # oldest unauthenticated connection
     conn_t *strangers_tail
     conn_t *parked               # waiting for the policy
+    conn_t *delayed              # held back by a limit, in the order of their rounds
+    conn_t *delayed_tail
+    uint64_t delayed_round       # of the last one that was let through
+    uint64_t delayed_due_ns      # when to try them again
     conn_t *doomed               # to be closed after this batch of events: `reason` is set
     uint32_t lingering
     uint64_t accept_paused_until_ns

@@ -17,6 +17,7 @@ from lbcore.codes cimport (
     REASON_DRAINED,
     REASON_NONE,
     REASON_NO_CERTIFICATE,
+    REASON_REPLACED,
     REASON_REVOKED_WHILE_OPEN,
     REASON_WRONG_PURPOSE,
     STAGE_ACCEPT,
@@ -36,6 +37,7 @@ from lbcore.codes cimport (
     step_t,
 )
 from lbcore.parts.cells cimport (
+    limiter_unref,
     listener_unref,
     name_ref,
     snapshot_ref,
@@ -63,8 +65,10 @@ from lbcore.parts.poller cimport (
 )
 from lbcore.parts.rings cimport ring_awake, ring_fini, ring_init, ring_may_sleep, ring_pop
 from lbcore.parts.slab cimport slab_find, slab_fini, slab_init, slab_slot
+from lbcore.parts.succession cimport succession_oldest
 from lbcore.parts.timers cimport timer_expired, timer_wait_ms, wheel_init
 from lbcore.parts.verdicts cimport verdicts_clear, verdicts_insert
+from lbcore.parts.waiting cimport waiting_turn_ns
 from lbcore.path.accept cimport ACCEPT_BATCH, ACCEPT_PAUSE_NS, accept_adopt, accept_next, accept_step
 from lbcore.path.authenticate cimport authenticate_step
 from lbcore.path.authorize cimport authorize_matches, authorize_step
@@ -79,6 +83,7 @@ from lbcore.structs cimport (
     LEG_HUNG_UP,
     LEG_READABLE,
     LEG_WRITABLE,
+    MESSAGE_REPLACE,
     MESSAGE_SOCKET,
     MESSAGE_VERDICT,
     ORDER_ABORT,
@@ -90,6 +95,7 @@ from lbcore.structs cimport (
     conn_info_t,
     conn_t,
     leg_t,
+    limiter_t,
     listener_t,
     message_t,
     name_t,
@@ -97,7 +103,7 @@ from lbcore.structs cimport (
     record_t,
     verdict_t,
 )
-from lbcore.sys.atomics cimport counter_add, word_write
+from lbcore.sys.atomics cimport counter_add, gauge_read, word_write
 from lbcore.sys cimport linux
 from lbcore.sys.linux cimport (
     EMSGSIZE,
@@ -129,6 +135,7 @@ from lbcore.sys.linux cimport (
 
 cdef enum:
     EVENTS_MAX = 256
+    FULL_MAX = 8                 # scopes that refused in one look at the delayed
     INBOX_SLOTS = 4096
     QUEUE_MAX = 65536            # taken from a listener that goes away, until its queue is empty
     RECORD_SLOTS = 4096
@@ -242,6 +249,8 @@ cdef void on_message(message_t *message, worker_t *worker) noexcept nogil:
         listener_unref(listener)
     elif message.kind == MESSAGE_VERDICT:
         on_verdict(<verdict_t *>message.cell, worker)
+    elif message.kind == MESSAGE_REPLACE:
+        replace_oldest(<limiter_t *>message.cell, worker)
     else:
         carry_out(<order_t *>message.cell, worker)
 
@@ -262,6 +271,40 @@ cdef void on_verdict(verdict_t *verdict, worker_t *worker) noexcept nogil:
         verdicts_insert(worker, verdict)
     else:
         verdict_unref(verdict)
+
+
+cdef void replace_oldest(limiter_t *limiter, worker_t *worker) noexcept nogil:
+    """A newcomer waits for a slot; if none came free since, the oldest connection here gives its own."""
+    cdef conn_t *conn = succession_oldest(worker, limiter)
+    if conn != NULL and gauge_read(&limiter.open) >= limiter.open_max:
+        end(conn, worker, REASON_REPLACED)
+    limiter_unref(limiter)
+
+
+cdef void try_delayed(worker_t *worker) noexcept nogil:
+    """Lets through whom the limits allow by now, in the order of their rounds. A scope that has just refused
+    one refuses the others too, so they are not tried."""
+    cdef limiter_t *full[8]
+    cdef int count = 0
+    cdef conn_t *conn = worker.delayed
+    cdef conn_t *following
+    while conn != NULL and count < FULL_MAX:
+        following = conn.parked_next
+        if not is_one_of(conn.held_by, full, count):
+            run(conn, worker)
+            if conn.delayed:
+                full[count] = conn.held_by
+                count += 1
+        conn = following
+    worker.delayed_due_ns = waiting_turn_ns(worker)
+
+
+cdef bint is_one_of(limiter_t *limiter, limiter_t **limiters, int count) noexcept nogil:
+    cdef int i
+    for i in range(count):
+        if limiters[i] is limiter:
+            return True
+    return False
 
 
 # ---- orders of the engine ------------------------------------------------------------------------
@@ -408,6 +451,8 @@ cdef void *worker_main(void *argument) noexcept nogil:
             dispatch(worker, events[i].data.u64, events[i].events)
         close_doomed(worker)
         run_timers(worker)
+        if worker.delayed != NULL and worker.delayed_due_ns <= worker.now_ns:
+            try_delayed(worker)
         read_inbox(worker)
     abort_all(worker, REASON_DRAINED)
     watch_listeners(worker, False)
@@ -423,10 +468,19 @@ cdef int sleep_ms(worker_t *worker) noexcept nogil:
     worker.now_ns = monotonic_ns()
     timers_ms = timer_wait_ms(&worker.wheel, worker.now_ns)
     if worker.accept_paused:
-        pause_ms = 1
-        if worker.accept_paused_until_ns > worker.now_ns:
-            pause_ms += <int>((worker.accept_paused_until_ns - worker.now_ns) // 1000000)
-    return pause_ms if timers_ms < 0 or pause_ms < timers_ms else timers_ms
+        pause_ms = until_ms(worker, worker.accept_paused_until_ns)
+    if worker.delayed != NULL:
+        pause_ms = earlier_ms(pause_ms, until_ms(worker, worker.delayed_due_ns))
+    return pause_ms if timers_ms < 0 else earlier_ms(pause_ms, timers_ms)
+
+
+cdef int until_ms(worker_t *worker, uint64_t due_ns) noexcept nogil:
+    """Rounded up, or epoll would return too early again and again."""
+    return <int>((due_ns - worker.now_ns + 999999) // 1000000) if due_ns > worker.now_ns else 0
+
+
+cdef int earlier_ms(int one, int other) noexcept nogil:
+    return one if one < other else other
 
 
 cdef void dispatch(worker_t *worker, uint64_t tag, uint32_t events) noexcept nogil:
@@ -540,6 +594,8 @@ cdef void worker_free(worker_t *worker) noexcept nogil:
             listener_unref(<listener_t *>message.cell)
         elif message.kind == MESSAGE_VERDICT:
             verdict_unref(<verdict_t *>message.cell)
+        elif message.kind == MESSAGE_REPLACE:
+            limiter_unref(<limiter_t *>message.cell)
         else:
             order_unref(<order_t *>message.cell)
     verdicts_clear(worker)

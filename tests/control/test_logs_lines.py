@@ -51,6 +51,8 @@ def record(**changes: Any) -> Record:
         "certificate": None,
         "claimed": False,
         "scope": None,
+        "waited_ms": None,
+        "would_deny": None,
         "tls": "TLSv1.3",
         "cipher": "TLS_AES_256_GCM_SHA384",
         "tls_error": None,

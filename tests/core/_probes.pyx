@@ -58,6 +58,7 @@ from lbcore.parts.rings cimport (
     ring_push,
     ring_wake,
 )
+from lbcore.parts.scopes cimport scopes_add
 from lbcore.parts.slab cimport slab_find, slab_fini, slab_give, slab_init, slab_slot, slab_take
 from lbcore.parts.sockets cimport socket_error, socket_tune, socket_unacknowledged, socket_will_reset
 from lbcore.parts.strangers cimport stranger_enter, stranger_leave
@@ -79,6 +80,8 @@ from lbcore.structs cimport (
     name_t,
     node_t,
     pipe_t,
+    scopes_t,
+    taken_t,
     policy_t,
     record_t,
     ring_t,
@@ -353,6 +356,8 @@ cdef class Outbox:
 
 cdef class Limiter:
     cdef limiter_t *cell
+    cdef scopes_t scopes
+    cdef taken_t taken           # by the last open that was admitted
     cdef readonly Limiter parent
 
     def __cinit__(self, *, int64_t open_max=0, uint64_t interval_ns=0, uint64_t burst=1, Limiter parent=None):
@@ -365,6 +370,7 @@ cdef class Limiter:
         self.parent = parent
         if parent is not None:
             self.cell.parent = limiter_ref(parent.cell)
+        scopes_add(&self.scopes, self.cell)
 
     def __dealloc__(self):
         limiter_unref(self.cell)
@@ -389,7 +395,9 @@ cdef class Limiter:
         """None: admitted; else (the scope that refused, "open" or "rate", nanoseconds to wait)."""
         cdef refusal_t refusal
         cdef Limiter scope = self
-        if limiter_open(self.cell, now_ns, &refusal):
+        cdef taken_t taken
+        if limiter_open(&self.scopes, now_ns, now_ns, &taken, &refusal):
+            self.taken = taken
             assert refusal.limit == LIMIT_NONE and refusal.limiter == NULL
             return None
         while scope.cell is not refusal.limiter:
@@ -397,15 +405,18 @@ cdef class Limiter:
         return scope, "open" if refusal.limit == LIMIT_OPEN else "rate", refusal.wait_ns
 
     def close(self):
-        limiter_close(self.cell)
+        limiter_close(&self.scopes)
 
     def refund(self):
-        limiter_refund(self.cell)
+        """Of the last open that was admitted."""
+        limiter_refund(&self.scopes, &self.taken)
 
     def hammer(self, Gate gate not None, uint32_t attempts, uint64_t start_ns, uint64_t step_ns, bint hold):
         """Opens `attempts` times on a clock that moves on by `step_ns`; closes at once unless `hold`.
         (admitted, the highest count of open connections ever seen)."""
         cdef refusal_t refusal
+        cdef taken_t taken
+        cdef uint64_t now_ns
         cdef uint64_t admitted = 0
         cdef int64_t highest = 0
         cdef int64_t level
@@ -413,24 +424,26 @@ cdef class Limiter:
         with nogil:
             go_together(&gate.arrived, gate.threads)
             for i in range(attempts):
-                if limiter_open(self.cell, start_ns + i * step_ns, &refusal):
+                now_ns = start_ns + i * step_ns
+                if limiter_open(&self.scopes, now_ns, now_ns, &taken, &refusal):
                     admitted += 1
                     level = gauge_read(&self.cell.open)
                     highest = level if level > highest else highest
                     if not hold:
-                        limiter_close(self.cell)
+                        limiter_close(&self.scopes)
         return admitted, highest
 
     def take_back(self, Gate gate not None, uint32_t attempts, uint64_t now_ns):
         """Opens, refunds and closes, as when a later stage refuses."""
         cdef refusal_t refusal
+        cdef taken_t taken
         cdef uint32_t _i
         with nogil:
             go_together(&gate.arrived, gate.threads)
             for _i in range(attempts):
-                if limiter_open(self.cell, now_ns, &refusal):
-                    limiter_refund(self.cell)
-                    limiter_close(self.cell)
+                if limiter_open(&self.scopes, now_ns, now_ns, &taken, &refusal):
+                    limiter_refund(&self.scopes, &taken)
+                    limiter_close(&self.scopes)
 
 
 # ---- balance -------------------------------------------------------------------------------------

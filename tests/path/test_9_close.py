@@ -54,6 +54,8 @@ def test_the_record_of_a_connection(balance: MakeBalancer, keep: Keep, pki: Pki)
         certificate=None,
         claimed=False,
         scope=None,
+        waited_ms=None,
+        would_deny=None,
         tls="TLSv1.3",
         cipher="",
         tls_error=None,

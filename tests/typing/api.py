@@ -15,24 +15,49 @@ assert_type(lbcore.REASONS, tuple[str, ...])
 assert_type(AUTHORIZE_REASONS, frozenset[str])
 assert_type(lbcore.tls_engines(), dict[str, str])
 
-limit_class = lbcore.LimitClass(max_open=100, rate=50.0, burst=100)
+clock = lbcore.ManualClock(5)
+clock.advance(0.5)
+assert_type(clock.now, float)
+
+limit_class = lbcore.LimitClass(
+    max_open=100,
+    rate=50.0,
+    burst=100,
+    window=(20, 10),
+    bandwidth_in=1e6,
+    bandwidth_out=1e6,
+    max_lifetime=3600,
+    on_exceed="delay",
+    max_wait=2,
+    replace_oldest=True,
+)
 assert_type(limit_class.max_open, int | None)
 assert_type(limit_class.rate, float | None)
 assert_type(limit_class.burst, int | None)
+assert_type(limit_class.window, tuple[int, float] | None)
+everybody = limit_class.manager("everybody", scope="global")
+assert_type(everybody, lbcore.RateLimitManager)
 
-tenant = lbcore.RateLimitManager("tenant-a", max_open=100, rate=50, burst=100)
+tenant = lbcore.RateLimitManager("tenant-a", max_open=100, rate=50, burst=100, parent=everybody)
 assert_type(tenant.name, str)
+assert_type(tenant.limits, lbcore.LimitClass)
+assert_type(tenant.parent, lbcore.RateLimitManager | None)
 assert_type(tenant.open, int)
 assert_type(tenant.admitted, int)
 assert_type(tenant.refused, int)
+assert_type(tenant.would_refuse, int)
+assert_type(tenant.waiting, int)
+assert_type(tenant.bytes_in, int)
+assert_type(tenant.bytes_out, int)
 admission = tenant.connection_opened()
 assert_type(admission, lbcore.Admission)
 assert_type(admission.allowed, bool)
-assert_type(admission.scope, str | None)
-assert_type(admission.limit, str | None)
 assert_type(admission.wait, float)
+assert_type(admission.delay, bool)
 if admission:
+    assert_type(tenant.data_transferred(bytes_in=1, bytes_out=2), lbcore.Admission)
     tenant.connection_closed()
+tenant.restore(everybody.snapshot())
 
 server = lbcore.UpstreamServer("10.0.1.11:5432", 2, max_connections=400)
 assert_type(server.address, str)
@@ -48,6 +73,7 @@ app = lbcore.Application(
     "orders",
     (lbcore.UpstreamServer(address) for address in ("10.0.1.12:5432", "[2001:db8::1]:5432")),
     max_connections=1000,
+    limits=everybody,
     connect_timeout=1,
     connect_attempts=3,
     idle_timeout=1800.0,

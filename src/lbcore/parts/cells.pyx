@@ -7,6 +7,7 @@ a reference and the memory stays.
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
+from lbcore.parts.opening cimport window_free
 from lbcore.sys.atomics cimport refs_give, refs_start
 from lbcore.sys.linux cimport aligned_alloc, close, memcpy, memset
 
@@ -100,6 +101,8 @@ cdef void limiter_unref(limiter_t *limiter) noexcept nogil:
     cdef limiter_t *parent
     while limiter != NULL and refs_give(&limiter.refs):
         parent = limiter.parent
+        window_free(limiter.window)
+        free(limiter.succession)
         free(limiter)
         limiter = parent
 

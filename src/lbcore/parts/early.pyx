@@ -6,7 +6,7 @@ Decrypting at once is what tells a half-close (close_notify; the connection goes
 vanished (a bare FIN; there is nobody left to dial for).
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from lbcore.codes cimport REASON_CLIENT_GONE, REASON_ERROR, STEP_CLOSE, STEP_WAIT
 from lbcore.parts.chunks cimport chunk_append
@@ -50,6 +50,7 @@ cdef step_t early_keep(conn_t *conn, worker_t *worker) noexcept nogil:
 
 cdef step_t hold(conn_t *conn, worker_t *worker, const uint8_t *data, size_t length) noexcept nogil:
     conn.client.bytes += length
+    conn.client.lease -= <int64_t>length     # paid for before the next read
     if not chunk_append(&worker.chunks, &conn.upstream.out, data, length):
         conn.reason = REASON_ERROR
         return STEP_CLOSE

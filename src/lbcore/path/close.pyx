@@ -30,6 +30,7 @@ from lbcore.codes cimport (
 from lbcore.parts.balance cimport balance_give
 from lbcore.parts.cells cimport (
     app_unref,
+    limiter_unref,
     listener_unref,
     name_ref,
     name_unref,
@@ -40,14 +41,18 @@ from lbcore.parts.cells cimport (
 from lbcore.parts.der cimport der_serial
 from lbcore.parts.legs cimport leg_drop, leg_flush, leg_notify
 from lbcore.parts.limiter cimport limiter_close, limiter_refund
+from lbcore.parts.pacing cimport pacing_return
 from lbcore.parts.parking cimport parking_leave
 from lbcore.parts.pipes cimport pipe_give
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.rings cimport ring_push, ring_wake
+from lbcore.parts.scopes cimport scopes_of
 from lbcore.parts.slab cimport slab_give
 from lbcore.parts.sockets cimport socket_will_reset
 from lbcore.parts.strangers cimport stranger_leave
+from lbcore.parts.succession cimport succession_leave
 from lbcore.parts.timers cimport timer_arm, timer_disarm
+from lbcore.parts.waiting cimport waiting_leave
 from lbcore.structs cimport (
     LEG_BROKEN,
     LEG_ENDED,
@@ -58,6 +63,7 @@ from lbcore.structs cimport (
     SCRATCH_BYTES,
     leg_t,
     record_t,
+    scopes_t,
 )
 from lbcore.sys.atomics cimport counter_add, gauge_give
 from lbcore.sys.linux cimport (
@@ -124,19 +130,28 @@ cdef void release_counts(conn_t *conn, worker_t *worker) noexcept nogil:
     counter_add(&conn.app.bytes_out, conn.upstream.bytes)
     gauge_give(&conn.app.open)
     stranger_leave(worker, conn)
-    # A refusal after the limit was passed, by the scope around it or by a later stage, gives the token
-    # back as well as the slot.
-    if REASON_RATE <= conn.reason <= REASON_UPSTREAM_TLS:
-        if conn.app_limited:
-            limiter_refund(conn.app.limiter)
-        if conn.limited:
-            limiter_refund(conn.verdict.limiter)
-    if conn.app_limited:
-        limiter_close(conn.app.limiter)
+    release_limits(conn, worker)
+
+
+cdef void release_limits(conn_t *conn, worker_t *worker) noexcept nogil:
+    cdef uint32_t i
+    cdef scopes_t scopes
+    waiting_leave(worker, conn)
     if conn.limited:
-        limiter_close(conn.verdict.limiter)
-    conn.app_limited = False
-    conn.limited = False
+        conn.limited = False
+        scopes_of(conn, &scopes)
+        succession_leave(worker, conn)
+        pacing_return(conn, &conn.client)
+        pacing_return(conn, &conn.upstream)
+        for i in range(scopes.count):
+            counter_add(&scopes.items[i].bytes_in, conn.client.bytes)
+            counter_add(&scopes.items[i].bytes_out, conn.upstream.bytes)
+        # After a refusal by a later stage the open does not count, so the token comes back with the slot.
+        if REASON_RATE <= conn.reason <= REASON_UPSTREAM_TLS:
+            limiter_refund(&scopes, &conn.taken)
+        limiter_close(&scopes)
+    free(conn.taken.stamps)
+    conn.taken.stamps = NULL
 
 
 cdef void release_upstream(conn_t *conn, worker_t *worker) noexcept nogil:
@@ -213,6 +228,7 @@ cdef step_t release_client(conn_t *conn, worker_t *worker) noexcept nogil:
         conn.client.tls = NULL
     close_socket(&conn.client)
     verdict_unref(conn.verdict)
+    limiter_unref(conn.limiter)
     name_unref(conn.client_name)
     tls_unref(conn.tls)
     app_unref(conn.app)
@@ -238,6 +254,10 @@ cdef void record(conn_t *conn, worker_t *worker) noexcept nogil:
     entry.duration_ns = worker.now_ns - conn.accepted_ns if worker.now_ns > conn.accepted_ns else 0
     entry.handshake_ns = since(conn.handshaken_ns, conn.accepted_ns)
     entry.connect_ns = since(conn.connected_ns, conn.dialled_ns)
+    entry.waited_ns = conn.waited_ns
+    if conn.delayed:
+        entry.waited_ns = since(worker.now_ns, conn.asked_ns)
+    entry.would_deny = conn.would_deny
     entry.bytes_in = conn.client.bytes
     entry.bytes_out = conn.upstream.bytes
     entry.stage = conn.ended_at

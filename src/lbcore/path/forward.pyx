@@ -24,6 +24,7 @@ from lbcore.codes cimport (
     REASON_ERROR,
     REASON_HALF_CLOSE_TIMEOUT,
     REASON_IDLE,
+    REASON_MAX_LIFETIME,
     REASON_NONE,
     REASON_UPSTREAM_CLOSED,
     REASON_UPSTREAM_RESET,
@@ -33,6 +34,7 @@ from lbcore.codes cimport (
 )
 from lbcore.parts.cells cimport tls_unref
 from lbcore.parts.legs cimport leg_drop, leg_flush, leg_notify
+from lbcore.parts.pacing cimport pacing_may_read, pacing_return
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error, socket_unacknowledged
 from lbcore.parts.timers cimport timer_arm
@@ -77,7 +79,7 @@ cdef void begin(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.upstream.flags |= LEG_WRITABLE
     conn.client.flags |= LEG_WRITABLE
     conn.active_ns = worker.now_ns
-    timer_arm(&worker.wheel, conn, worker.now_ns + soon_ns(conn))
+    timer_arm(&worker.wheel, conn, look_ns(conn))
 
 
 # ---- bytes and ends ------------------------------------------------------------------------------
@@ -137,6 +139,11 @@ cdef void pump(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noe
         if source is &conn.client:       # an upstream's last bytes are still to be read
             notice_reset(conn, source)
         return
+    if conn.paced and not move_pending(source, target):
+        if not pacing_may_read(conn, source, worker.now_ns):
+            source.flags &= ~<uint32_t>LEG_READABLE
+            notice_reset(conn, source)
+            return
     problem = move_bytes(conn, worker, source, target)
     if problem != 0:
         conn.sys_errno = problem
@@ -194,15 +201,16 @@ cdef void pass_on_end(conn_t *conn, worker_t *worker, leg_t *source, leg_t *targ
     shutdown(target.fd, SHUT_WR)
     target.flags |= LEG_FINISHED
     conn.active_ns = worker.now_ns
-    timer_arm(&worker.wheel, conn, worker.now_ns + soon_ns(conn))
+    timer_arm(&worker.wheel, conn, look_ns(conn))
 
 
 # ---- waiting -------------------------------------------------------------------------------------
 
 cdef uint32_t wanted_of(leg_t *source, leg_t *target) noexcept nogil:
-    """What to watch on `source`: reading while the other side can take it, writing while it owes."""
+    """What to watch on `source`: reading while it is not paused and the other side can take it, writing
+    while it owes."""
     cdef uint32_t wanted = 0
-    if not source.flags & LEG_ENDED and not move_pending(source, target):
+    if not source.flags & LEG_ENDED and not move_pending(source, target) and source.ready_ns == 0:
         if not target.flags & (LEG_BROKEN | LEG_FINISHED):
             wanted = EPOLLIN | EPOLLRDHUP
     if move_pending(target, source):
@@ -221,7 +229,9 @@ cdef step_t watch(conn_t *conn, worker_t *worker) noexcept nogil:
         return end_now(conn, REASON_ERROR)
     if conn.quiet and conn.active_ns == worker.now_ns:
         conn.quiet = False
-        timer_arm(&worker.wheel, conn, worker.now_ns + soon_ns(conn))
+        timer_arm(&worker.wheel, conn, look_ns(conn))
+    elif conn.paced and look_ns(conn) < conn.deadline_ns:
+        timer_arm(&worker.wheel, conn, look_ns(conn))
     return STEP_WAIT
 
 
@@ -234,33 +244,52 @@ cdef uint64_t patience_ns(conn_t *conn) noexcept nogil:
     return conn.app.half_close_timeout_ns if is_half_closed(conn) else conn.app.idle_timeout_ns
 
 
-cdef uint64_t soon_ns(conn_t *conn) noexcept nogil:
-    """When to look at the clock after a change."""
-    cdef uint64_t limit_ns = patience_ns(conn)
-    return limit_ns if limit_ns < QUIET_NS else QUIET_NS
+cdef uint64_t earlier(uint64_t due_ns, uint64_t other_ns) noexcept nogil:
+    """0 is never."""
+    return other_ns if other_ns != 0 and other_ns < due_ns else due_ns
+
+
+cdef uint64_t look_ns(conn_t *conn) noexcept nogil:
+    """When to look at the clock: at the first of all that may be due."""
+    cdef uint64_t due_ns = conn.active_ns + patience_ns(conn)
+    if not conn.quiet:
+        due_ns = earlier(due_ns, conn.active_ns + QUIET_NS)
+    due_ns = earlier(due_ns, conn.client.ready_ns)
+    due_ns = earlier(due_ns, conn.upstream.ready_ns)
+    return earlier(due_ns, conn.ends_ns)
 
 
 cdef step_t look_at_clock(conn_t *conn, worker_t *worker) noexcept nogil:
     """The timer is not moved with every byte: it fires, looks when the last byte moved, and waits on."""
-    cdef uint64_t due_ns = conn.active_ns + patience_ns(conn)
-    cdef uint64_t quiet_ns = conn.active_ns + QUIET_NS
     conn.expired = False
-    if due_ns <= worker.now_ns:
+    if conn.ends_ns != 0 and conn.ends_ns <= worker.now_ns:
+        return end_now(conn, REASON_MAX_LIFETIME)
+    resume(worker, &conn.client)
+    resume(worker, &conn.upstream)
+    if conn.active_ns + patience_ns(conn) <= worker.now_ns:
         return end_now(conn, REASON_HALF_CLOSE_TIMEOUT if is_half_closed(conn) else REASON_IDLE)
-    if not conn.quiet:
-        if quiet_ns <= worker.now_ns:
-            if go_quiet(conn, worker) == STEP_CLOSE:
-                return STEP_CLOSE
-        elif quiet_ns < due_ns:
-            due_ns = quiet_ns
-    timer_arm(&worker.wheel, conn, due_ns)
+    if not conn.quiet and conn.active_ns + QUIET_NS <= worker.now_ns:
+        if go_quiet(conn, worker) == STEP_CLOSE:
+            return STEP_CLOSE
+    timer_arm(&worker.wheel, conn, look_ns(conn))
     return STEP_WAIT
+
+
+cdef void resume(worker_t *worker, leg_t *leg) noexcept nogil:
+    """A paused leg whose lease is due is read again."""
+    if leg.ready_ns != 0 and leg.ready_ns <= worker.now_ns:
+        leg.ready_ns = 0
+        leg.flags |= LEG_READABLE
 
 
 cdef step_t go_quiet(conn_t *conn, worker_t *worker) noexcept nogil:
     """Most connections are idle most of the time: their TLS state shrinks to a third. And a peer that
     stalls keeps no pipe from others."""
     conn.quiet = True
+    if conn.client.ready_ns == 0:
+        pacing_return(conn, &conn.client)
+    if conn.upstream.ready_ns == 0:
+        pacing_return(conn, &conn.upstream)
     conn.sys_errno = move_out_of_pipe(worker, &conn.client, &conn.upstream)
     if conn.sys_errno == 0:
         conn.sys_errno = move_out_of_pipe(worker, &conn.upstream, &conn.client)

@@ -16,7 +16,7 @@ pipe with bytes in it stays with its connection, until that has been quiet for a
 move to a chunk, because pipes are few and a peer that stalls must not keep them from others.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from lbcore.parts.chunks cimport chunk_room, chunk_take
 from lbcore.parts.legs cimport leg_io, leg_put, leg_put_plain
@@ -73,16 +73,21 @@ cdef uint32_t room_of(leg_t *source, leg_t *target) noexcept nogil:
     return left if left < <uint32_t>BATCH_MAX else <uint32_t>BATCH_MAX
 
 
-cdef uint32_t batch_room(leg_t *source, leg_t *target) noexcept nogil:
+cdef uint32_t allowed(conn_t *conn, leg_t *source, uint32_t room) noexcept nogil:
+    """`room`, within the leg's lease (parts/pacing.pyx)."""
+    return <uint32_t>source.lease if conn.paced and source.lease < room else room
+
+
+cdef uint32_t batch_room(conn_t *conn, leg_t *source, leg_t *target) noexcept nogil:
     """How much to read: the leg's batch, within what it may hold."""
     cdef uint32_t room = room_of(source, target)
     if source.batch < BATCH_MIN:
         source.batch = BATCH_MIN
-    return source.batch if source.batch < room else room
+    return allowed(conn, source, source.batch if source.batch < room else room)
 
 
 cdef int copy(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
-    cdef uint32_t room = batch_room(source, target)
+    cdef uint32_t room = batch_room(conn, source, target)
     cdef ssize_t got
     source.flags &= ~<uint32_t>LEG_READABLE
     got = recv(source.fd, worker.scratch_in, room, 0)
@@ -100,6 +105,7 @@ cdef int copy(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noex
     if source.tls != NULL:
         return decrypt(conn, worker, source, target, <size_t>got)
     source.bytes += <uint64_t>got
+    source.lease -= got
     if target.tls != NULL:
         return leg_put_plain(worker, target, worker.scratch_in, <size_t>got)
     return leg_put(worker, target, worker.scratch_in, <size_t>got)
@@ -140,6 +146,7 @@ cdef int decrypt(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target,
         conn.tls_error = failure.name
         source.flags = (source.flags | LEG_ENDED) & ~<uint32_t>LEG_CLEAN
     source.bytes += used
+    source.lease -= <int64_t>used
     if used == 0:
         return 0
     return leg_put(worker, target, worker.scratch_plain, used)
@@ -155,7 +162,7 @@ cdef int splice_through(conn_t *conn, worker_t *worker, leg_t *source, leg_t *ta
     cdef int problem = 0
     source.flags &= ~<uint32_t>LEG_READABLE
     while moved < SPLICE_BUDGET:
-        source_dry = splice_in(source, pipe, room if room < pipe.room else pipe.room)
+        source_dry = splice_in(source, pipe, splice_room(conn, worker, source, room))
         if pipe.length == 0:
             break
         problem = splice_out(target, pipe, &moved)
@@ -176,6 +183,19 @@ cdef int splice_through(conn_t *conn, worker_t *worker, leg_t *source, leg_t *ta
     return problem
 
 
+cdef uint32_t splice_room(conn_t *conn, worker_t *worker, leg_t *source, uint32_t room) noexcept nogil:
+    """How much the pipe may hold: what fits, within the leg's lease. A leg that is paused only empties it."""
+    cdef uint64_t most
+    if source.pipe.room < room:
+        room = source.pipe.room
+    if not conn.paced:
+        return room
+    most = source.pipe.length
+    if source.lease > 0 and source.ready_ns <= worker.now_ns:
+        most += <uint64_t>source.lease
+    return <uint32_t>most if most < room else room
+
+
 cdef bint splice_in(leg_t *source, pipe_t *pipe, uint32_t room) noexcept nogil:
     """Socket to pipe, until it holds `room` bytes. True: nothing more can be had now."""
     cdef ssize_t got
@@ -185,6 +205,7 @@ cdef bint splice_in(leg_t *source, pipe_t *pipe, uint32_t room) noexcept nogil:
                  SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
     if got > 0:
         pipe.length += <uint32_t>got
+        source.lease -= got
         return False
     if got == 0:
         source.flags |= LEG_ENDED | LEG_CLEAN
