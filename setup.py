@@ -20,7 +20,7 @@ MODULES = [
     *(f"lbcore.parts.{name}" for name in (
         "opening", "cells", "rings", "slab", "timers", "poller", "chunks", "pipes", "bandwidth", "scopes",
         "limiter", "balance", "der", "policy", "verdicts", "sockets", "legs", "early", "strangers", "parking",
-        "waiting", "succession", "pacing", "orders",
+        "waiting", "succession", "pacing", "submissions", "orders",
     )),
     "lbcore.tls.s2n",
     *(f"lbcore.path.{name}" for name in (
@@ -34,6 +34,7 @@ MODULES = [
     "lbcore.from_core",
     "lbcore.policy_service",
     "lbcore.record_service",
+    "lbcore.submission_service",
     "lbcore.engine",
 ]  # fmt: skip
 

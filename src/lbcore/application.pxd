@@ -15,6 +15,7 @@ cdef class Application:
     cdef readonly tuple upstreams
     cdef readonly object max_connections
     cdef readonly object limits  # RateLimitManager or None
+    cdef readonly object engine  # Engine or None
 
     # NULL raises: its __init__ was not called.
     cdef app_t *made(self) except NULL

@@ -1,11 +1,16 @@
 """Types of the compiled module ``lbcore.application``."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from socket import socket
 from typing import Literal
 
 from typing_extensions import disjoint_base
 
+from lbcore.authorizers import Authorizer
+from lbcore.engine import Engine
 from lbcore.limits import RateLimitManager
+from lbcore.records import Record
+from lbcore.settings import ServerTLS
 from lbcore.stats import ApplicationStats
 
 @disjoint_base
@@ -37,6 +42,7 @@ class Application:
         *,
         max_connections: int | None = None,
         limits: RateLimitManager | None = None,
+        engine: Engine | None = None,
         connect_timeout: float = 1.0,
         connect_attempts: int = 3,
         idle_timeout: float = 1800.0,
@@ -56,7 +62,28 @@ class Application:
     @property
     def limits(self) -> RateLimitManager | None: ...
     @property
+    def engine(self) -> Engine | None: ...
+    @property
     def id(self) -> int: ...
+    def submit_connection(
+        self,
+        sock: socket | int,
+        limits: RateLimitManager | None = None,
+        *,
+        tls: ServerTLS | None = None,
+        authorize: Authorizer | None = None,
+        client: str | None = None,
+        on_done: Callable[[Record], object] | None = None,
+    ) -> str: ...
+    async def serve_connection(
+        self,
+        sock: socket | int,
+        limits: RateLimitManager | None = None,
+        *,
+        tls: ServerTLS | None = None,
+        authorize: Authorizer | None = None,
+        client: str | None = None,
+    ) -> Record: ...
     @property
     def open_connections(self) -> int: ...
     def stats(self) -> ApplicationStats: ...

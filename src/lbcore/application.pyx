@@ -1,5 +1,8 @@
 """Application and UpstreamServer: what connections are balanced over."""
 
+import asyncio
+import contextlib
+
 from libc.stdint cimport uint32_t
 
 from lbcore.addresses import socket_address, split_address
@@ -119,6 +122,7 @@ cdef class Application:
         max_connections: connections open at once in the whole application, or None.
         limits: what all its connections together are held to, with all scopes around it; or None. A client's
             own limits (``Verdict.limits``, ``submit_connection``) count before these.
+        engine: that serves submitted connections; None: the one that is running then.
         connect_timeout: seconds one dial may take.
         connect_attempts: upstreams one connection may try, 1 to 8.
         idle_timeout: seconds without a byte in either direction.
@@ -144,6 +148,7 @@ cdef class Application:
         *,
         max_connections=None,
         limits=None,
+        engine=None,
         connect_timeout=1.0,
         connect_attempts=3,
         idle_timeout=1800.0,
@@ -181,6 +186,8 @@ cdef class Application:
             raise TypeError(f"limits: a RateLimitManager or None, not {limits!r}")
         if limits is not None:
             (<RateLimitManager>limits).check_usable("limits")
+        if engine is not None and not hasattr(engine, "_submit"):
+            raise TypeError(f"engine: an Engine or None, not {engine!r}")
         if max_connections is not None:
             check_count("max_connections", max_connections, 1, 2**31 - 1)
         if not isinstance(max_ejected, (int, float)) or not 0 <= max_ejected <= 1:
@@ -206,6 +213,7 @@ cdef class Application:
         self.cell.eject_ns = check_seconds("passive_eject", passive_eject)
         self.cell.ejected_max = <uint32_t>(len(servers) * max_ejected)
         self.limits = limits
+        self.engine = engine
         scope = limits
         if max_connections is not None:
             scope = RateLimitManager(name, max_open=max_connections, scope="application", parent=limits)
@@ -229,6 +237,68 @@ cdef class Application:
         if self.cell == NULL:
             raise RuntimeError("Application: its __init__ was not called")
         return self.cell
+
+    def submit_connection(
+        self, sock, limits=None, *, tls=None, authorize=None, client=None, on_done=None
+    ):
+        """Hands an accepted TCP socket over to the engine, which forwards it to an upstream. From here on no
+        Python thread and no Python object is busy with it, unless `on_done` is given.
+
+        A connection that is refused or fails is no exception: the socket is closed and the record says why.
+
+        Args:
+            sock: a connected ``socket.socket``, blocking or not, or the number of its descriptor. Handed
+                over, the object is detached and the number closed. When this raises, it is the caller's as
+                before.
+            limits: the RateLimitManager it counts in, with all scopes around that; or None.
+            tls: a ServerTLS: the client must then prove who it is, as at a listener. Use the same object
+                again: each one is loaded once and kept.
+            authorize: with ``tls``: who is let in, as in ``Engine.listen``.
+            client: a name for the record; with ``tls`` the authorizer's answer replaces it.
+            on_done: called with the Record when the connection has ended, on a thread of the engine; it
+                should be quick, others wait behind it.
+
+        Returns:
+            str: the connection's id, the same as in its record.
+
+        Raises:
+            TypeError, ValueError: naming the argument.
+            OSError: ``sock`` is not a connected socket, or out of memory or descriptors.
+            RuntimeError: no engine runs, or several do and the application does not say which.
+
+        Thread-safety: any thread. May wait some milliseconds when thousands are submitted at once.
+        """
+        self.made()
+        engine = self.engine
+        if engine is None:
+            from lbcore.engine import running_engine  # it is built on this module
+
+            engine = running_engine()
+        return engine._submit(self, sock, limits, tls, authorize, client, on_done)
+
+    async def serve_connection(self, sock, limits=None, *, tls=None, authorize=None, client=None):
+        """``submit_connection`` for asyncio: comes back when the connection has ended. Cancelling it leaves
+        the connection alone.
+
+        Returns:
+            Record: how it ended.
+
+        Raises:
+            As ``submit_connection``.
+        """
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def settle(record):
+            if not done.done():                          # nobody waits any more
+                done.set_result(record)
+
+        def tell(record):
+            with contextlib.suppress(RuntimeError):      # the loop has been closed meanwhile
+                loop.call_soon_threadsafe(settle, record)
+
+        self.submit_connection(sock, limits, tls=tls, authorize=authorize, client=client, on_done=tell)
+        return await done
 
     @property
     def open_connections(self):

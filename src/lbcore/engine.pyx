@@ -21,6 +21,7 @@ from libc.stdlib cimport free
 
 from lbcore.addresses import bound_address, bound_socket, start_listening
 from lbcore.application import check_count, check_seconds
+from lbcore.handover import handing_over
 from lbcore.host import CONNECTIONS_MAX, connections_allowed, pipes_allowed, wait_readable
 from lbcore.limit_values import LimitClass
 from lbcore.peer import PolicyClient
@@ -55,6 +56,7 @@ from lbcore.parts.sockets cimport socket_tune
 from lbcore.structs cimport (
     MESSAGE_ORDER,
     MESSAGE_SOCKET,
+    MESSAGE_SUBMISSION,
     ORDER_ABORT,
     ORDER_ADOPT,
     ORDER_LIST,
@@ -88,8 +90,10 @@ from lbcore.sys.linux cimport (
     monotonic_ns,
     pthread_join,
 )
+from lbcore.limits cimport RateLimitManager
 from lbcore.policy_service cimport PolicyService
 from lbcore.record_service cimport RecordService
+from lbcore.submission_service cimport SubmissionService
 from lbcore.tls.engine cimport tls_engine_t
 from lbcore.tls.s2n cimport s2n_engine
 from lbcore.to_core cimport make_policy, make_tls, new_cell_id
@@ -102,6 +106,7 @@ cdef object running = weakref.WeakSet()
 THREAD_TIMEOUT = 10.0            # seconds a worker may take to carry out an order, or a thread to end
 INBOX_PAUSE = 0.001              # seconds until a full inbox is tried again
 DRAIN_LOOK = 0.02                # seconds between looks at how many connections are left
+CLIENT_MAX = 255                 # bytes of a name given with a submitted connection
 ASKS_MAX = 4096                  # questions between two looks of the policy thread
 
 
@@ -184,7 +189,9 @@ cdef class Engine:
     cdef int done_fd             # where workers say that an order is carried out
     cdef PolicyService policy
     cdef RecordService records
+    cdef SubmissionService submissions
     cdef dict listeners          # id -> Listener
+    cdef dict applications       # id -> Application that connections were submitted to
     cdef dict app_names          # id -> name; grows with the configuration only
     cdef dict upstream_names
     cdef double authorize_timeout
@@ -198,7 +205,9 @@ cdef class Engine:
         if self.node == NULL:
             raise MemoryError
         memset(self.node, 0, sizeof(node_t))
+        self.node.number = <uint32_t>new_cell_id()
         self.node.asks.wake_fd = -1
+        self.node.completions_fd = -1
         self.done_fd = -1
         self.snapshot = snapshot_new(0)
         if self.snapshot == NULL:
@@ -244,11 +253,13 @@ cdef class Engine:
         self.abort = threading.Event()
         self.finished = True
         self.listeners = {}
+        self.applications = {}
         self.app_names = {}
         self.upstream_names = {0: None}
         boot = f"{time.time_ns() // 1000000:x}{secrets.randbits(16):04x}"
         self.policy = PolicyService()
         self.records = RecordService(on_records, boot, self.app_names, self.upstream_names)
+        self.submissions = SubmissionService(self.policy, self.records)
         self.state = "new"
 
     def __dealloc__(self):
@@ -297,6 +308,7 @@ cdef class Engine:
         self.done_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.done_fd < 0:
             raise OSError(errno, os.strerror(errno))
+        self.submissions.start(self.node, self.tls)
         if not ring_init(&self.node.asks, ASKS_MAX, sizeof(ask_t)):
             raise OSError(errno, os.strerror(errno))
         for i in range(self.workers):
@@ -322,14 +334,14 @@ cdef class Engine:
             bool: whether all connections finished by themselves.
 
         Raises:
-            RuntimeError: called by an authorizer or by ``on_records``, which would wait for itself; or a
-                worker or ``on_records`` does not end: call it again.
+            RuntimeError: called by an authorizer, by ``on_records`` or by an ``on_done``, which would wait
+                for itself; or one of them or a worker does not end: call it again.
         """
         if not isinstance(drain, (int, float)) or isinstance(drain, bool) or not drain >= 0:
             raise ValueError(f"drain: seconds, 0 or more, not {drain!r}")
         thread = threading.current_thread()
-        if self.policy.owns(thread) or self.records.owns(thread):
-            raise RuntimeError("engine: cannot be stopped by an authorizer or by on_records")
+        if self.policy.owns(thread) or self.records.owns(thread) or self.submissions.owns(thread):
+            raise RuntimeError("engine: cannot be stopped by an authorizer, by on_records or by on_done")
         with self.stop_lock:
             with self.lock:
                 if not self.running:
@@ -371,6 +383,7 @@ cdef class Engine:
 
     cdef _end_services(self):
         self.policy.close(THREAD_TIMEOUT)
+        self.submissions.finish(THREAD_TIMEOUT)
         if not self.records.close(THREAD_TIMEOUT):
             raise RuntimeError(f"engine: on_records did not return within {THREAD_TIMEOUT:.0f} s")
         with self.lock:
@@ -519,9 +532,7 @@ cdef class Engine:
             listener.address = bound_address(sock)
             listener.port = sock.getsockname()[1]
             self.listeners[listener.cell.id] = listener
-            self.app_names[application.cell.id] = application.name
-            for server in application.upstreams:
-                self.upstream_names[server.id] = server.address
+            self._name(application)
             self.policy.listen(
                 listener.cell.id, authorize, application.name,
                 SourceLimits(source_limits) if source_limits is not None else None)
@@ -532,6 +543,12 @@ cdef class Engine:
                     self._remove(listener)
                 raise
             return listener
+
+    cdef _name(self, Application application):
+        """So that records and lists can show it."""
+        self.app_names[application.cell.id] = application.name
+        for server in application.upstreams:
+            self.upstream_names[server.id] = server.address
 
     cdef _watch(self, Listener listener):
         cdef snapshot_t *snapshot = self._next_snapshot(self.snapshot.listener_count + 1)
@@ -557,6 +574,28 @@ cdef class Engine:
                     snapshot.listener_count += 1
             self._publish(snapshot)
             listener.shut()
+
+    # ---- submissions
+
+    def _submit(self, Application application not None, sock, limits, tls, authorize, client, on_done):
+        """``Application.submit_connection`` on this engine."""
+        check_submission(limits, tls, authorize, client, on_done)
+        deadline = time.monotonic() + THREAD_TIMEOUT
+        with handing_over(sock) as handed:
+            while True:
+                with self.lock, handed.claimed():
+                    self._check_running()
+                    if application.cell.id not in self.applications:
+                        self.applications[application.cell.id] = application
+                        self._name(application)
+                    name = self.submissions.submit(
+                        application, handed.fileno, limits, (tls, authorize), client, on_done)
+                    if name is not None:
+                        handed.gone()
+                        return name
+                if time.monotonic() >= deadline:
+                    raise RuntimeError("engine: the workers do not read their inboxes")
+                time.sleep(INBOX_PAUSE)          # not with the lock held: others may have to stop it
 
     def set_policy(self, clients):
         """Replaces the native table of clients, which refuses strangers without asking Python, for all
@@ -639,6 +678,8 @@ cdef class Engine:
                     "stamp_age_s": (now - stamp) / 1e9 if now > stamp else 0.0,
                 })
             applications = {}
+            for application in self.applications.values():
+                applications[application.name] = application.stats()
             for listener in self.listeners.values():
                 applications[listener.application.name] = listener.application.stats()
             return {
@@ -678,6 +719,40 @@ def check_listen(tls, plaintext, authorize, source_limits):
         raise ValueError("source_limits: only with plaintext=True; TLS clients have Verdict.limits")
 
 
+def check_submission(limits, tls, authorize, client, on_done):
+    """Raises TypeError or ValueError when the arguments of ``submit_connection`` make no sense."""
+    if limits is not None:
+        if not isinstance(limits, RateLimitManager):
+            raise TypeError(f"limits: a RateLimitManager or None, not {limits!r}")
+        (<RateLimitManager>limits).check_usable("limits")
+    if tls is not None and not isinstance(tls, ServerTLS):
+        raise TypeError(f"tls: a ServerTLS or None, not {tls!r}")
+    if tls is not None and not callable(authorize):
+        raise TypeError("authorize: a callable; with tls nobody is let in by default")
+    if tls is None and authorize is not None:
+        raise ValueError("authorize: makes sense only with tls; without it nobody is identified")
+    if client is not None and not isinstance(client, str):
+        raise TypeError(f"client: a name or None, not {client!r}")
+    if client is not None and not 1 <= len(client.encode("utf-8", "replace")) <= CLIENT_MAX:
+        raise ValueError(f"client: 1 to {CLIENT_MAX} bytes")
+    if on_done is not None and not callable(on_done):
+        raise TypeError(f"on_done: a callable or None, not {on_done!r}")
+
+
+def running_engine():
+    """The one engine that runs in this process.
+
+    Raises:
+        RuntimeError: there is none, or several.
+    """
+    engines = [engine for engine in list(running) if engine.state == "running"]
+    if len(engines) != 1:
+        raise RuntimeError(
+            "engine: none is running; start one" if not engines
+            else f"engine: {len(engines)} are running; say which with Application(engine=)")
+    return engines[0]
+
+
 # ---- the process ---------------------------------------------------------------------------------
 
 def stop_all():
@@ -706,6 +781,7 @@ cdef abandon(Engine engine):
     engine.lock = threading.RLock()
     engine.stop_lock = threading.Lock()
     engine.policy.lock = threading.Lock()
+    engine.submissions.lock = threading.Lock()
     for i in range(engine.node.worker_count):
         close_copies(engine.node.workers[i])
     engine.node.worker_count = 0
@@ -715,6 +791,7 @@ cdef abandon(Engine engine):
     for listener in engine.listeners.values():
         (<Listener>listener).sock.close()
     close(engine.node.asks.wake_fd)
+    close(engine.node.completions_fd)
     close(engine.done_fd)
 
 
@@ -729,7 +806,7 @@ cdef void close_copies(worker_t *worker) noexcept nogil:
         if conn.in_use and conn.upstream.fd >= 0:
             close(conn.upstream.fd)
     while ring_pop(&worker.inbox, &message):
-        if message.kind == MESSAGE_SOCKET:
+        if message.kind == MESSAGE_SOCKET or message.kind == MESSAGE_SUBMISSION:
             close(message.fd)
     close(worker.epoll_fd)
     close(worker.inbox.wake_fd)

@@ -36,7 +36,7 @@ def pack(state: LimitState) -> bytes:
     content = {
         "format": FORMAT,
         "wall_ns": time.time_ns(),
-        "boot": _boot_id(),
+        "boot": _BOOT_ID,
         "boot_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
         "tokens": state.tokens,
         "ages_ns": list(state.ages),
@@ -67,7 +67,7 @@ def unpack(data: bytes) -> tuple[LimitState, int]:
             tuple(int(_number(age)) for age in content["ages_ns"]),
             (int(_number(content["bandwidth_ns"][0])), int(_number(content["bandwidth_ns"][1]))),
         )
-        if content["boot"] == _boot_id():
+        if content["boot"] == _BOOT_ID:
             elapsed = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - int(_number(content["boot_ns"]))
         else:
             elapsed = time.time_ns() - int(_number(content["wall_ns"]))
@@ -82,8 +82,11 @@ def _number(value: Any) -> float:
     return value
 
 
-def _boot_id() -> str:
+def _read_boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+_BOOT_ID = _read_BOOT_ID  # proc(5): another one after each boot

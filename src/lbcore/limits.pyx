@@ -305,7 +305,7 @@ cdef class RateLimitManager:
         cdef uint64_t next_ns = word_read(&self.cell.next_ns)
         tokens = 0.0
         if self.cell.interval_ns and next_ns > now_ns:
-            tokens = (next_ns - now_ns) / self.cell.interval_ns
+            tokens = <double>(next_ns - now_ns) / <double>self.cell.interval_ns
         bandwidth = [
             bandwidth_debt_ns(&self.cell.bandwidth[i], now_ns) if self.cell.bandwidth[i].rate else 0
             for i in range(2)

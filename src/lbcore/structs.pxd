@@ -288,6 +288,7 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     uint64_t round               # its turn among the delayed
     uint64_t ends_ns             # its longest life ends; 0: no limit
     reason_t would_deny          # what a shadow limit would have refused it with
+    completion_t *completion     # who submitted it wants to know how it ends; or NULL
     bint unauthenticated         # counted in node.unauthenticated, linked in worker.strangers
     bint proven                  # possession of the certificate's key was shown
     bint parked                  # linked in worker.parked, waiting for the policy
@@ -375,6 +376,14 @@ cdef struct ask_t:               # what the policy is asked
     uint8_t *key                 # malloc'ed copy, the reader frees it
 
 
+cdef struct submission_t:        # what travels with a socket from Python; the message's, then the worker's
+    uint64_t id
+    listener_t *door             # one reference: application, TLS and authorizer, without a socket
+    limiter_t *limiter           # one reference, or NULL
+    name_t *client               # one reference, or NULL
+    completion_t *completion     # or NULL
+
+
 cdef enum order_kind_t:
     ORDER_ADOPT = 1              # swap the snapshot, re-judge
     ORDER_LIST                   # write the open connections down
@@ -439,6 +448,11 @@ cdef struct record_t:            # one per connection, fixed size; read by the r
     sockaddr_in6 source
 
 
+cdef struct completion_t:        # made with the submission, so telling how it ended cannot fail
+    completion_t *next           # in node.completions
+    record_t record
+
+
 # ---- a worker ------------------------------------------------------------------------------------
 
 cdef enum:
@@ -482,6 +496,8 @@ cdef struct node_t:              # what all workers share; the engine's
     uint32_t worker_count
     worker_t *workers[64]
     ring_t asks                  # workers -> policy thread
+    word_t completions           # workers -> completion thread: a stack of completion_t
+    int completions_fd           # eventfd, written when the stack is empty no more
 
 
 cdef struct worker_t:            # one thread; its own but for the fields marked shared

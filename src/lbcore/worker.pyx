@@ -8,13 +8,14 @@ atomics in cells, its inbox and its rings; it blocks all signals, and so SIGPIPE
 flag against.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 
 from lbcore.codes cimport (
     REASON_CONNECT_FAILED,
     REASON_DRAINED,
+    REASON_NODE_FULL,
     REASON_NONE,
     REASON_NO_CERTIFICATE,
     REASON_REPLACED,
@@ -65,6 +66,7 @@ from lbcore.parts.poller cimport (
 )
 from lbcore.parts.rings cimport ring_awake, ring_fini, ring_init, ring_may_sleep, ring_pop
 from lbcore.parts.slab cimport slab_find, slab_fini, slab_init, slab_slot
+from lbcore.parts.submissions cimport completions_push, submission_free
 from lbcore.parts.succession cimport succession_oldest
 from lbcore.parts.timers cimport timer_expired, timer_wait_ms, wheel_init
 from lbcore.parts.verdicts cimport verdicts_clear, verdicts_insert
@@ -85,6 +87,7 @@ from lbcore.structs cimport (
     LEG_WRITABLE,
     MESSAGE_REPLACE,
     MESSAGE_SOCKET,
+    MESSAGE_SUBMISSION,
     MESSAGE_VERDICT,
     ORDER_ABORT,
     ORDER_ADOPT,
@@ -101,6 +104,7 @@ from lbcore.structs cimport (
     name_t,
     order_t,
     record_t,
+    submission_t,
     verdict_t,
 )
 from lbcore.sys.atomics cimport counter_add, gauge_read, word_write
@@ -131,6 +135,7 @@ from lbcore.sys.linux cimport (
     sigset_t,
     sockaddr,
     socklen_t,
+    wall_ns,
 )
 
 cdef enum:
@@ -247,12 +252,44 @@ cdef void on_message(message_t *message, worker_t *worker) noexcept nogil:
         if conn != NULL:
             run(conn, worker)
         listener_unref(listener)
+    elif message.kind == MESSAGE_SUBMISSION:
+        on_submission(message, <submission_t *>message.cell, worker)
     elif message.kind == MESSAGE_VERDICT:
         on_verdict(<verdict_t *>message.cell, worker)
     elif message.kind == MESSAGE_REPLACE:
         replace_oldest(<limiter_t *>message.cell, worker)
     else:
         carry_out(<order_t *>message.cell, worker)
+
+
+cdef void on_submission(message_t *message, submission_t *submission, worker_t *worker) noexcept nogil:
+    """A socket that Python accepted goes the way of all others, with what came along."""
+    cdef conn_t *conn = accept_adopt(submission.door, worker, message.fd, &message.source)
+    if conn != NULL:
+        conn.id = submission.id
+        conn.limiter = submission.limiter
+        conn.client_name = submission.client
+        conn.completion = submission.completion
+        submission.limiter = NULL
+        submission.client = NULL
+        submission.completion = NULL
+        run(conn, worker)
+    elif submission.completion != NULL:
+        submission_lost(submission, worker)
+    submission_free(submission)
+
+
+cdef void submission_lost(submission_t *submission, worker_t *worker) noexcept nogil:
+    """There was no memory for a connection; whoever waits for its end is told."""
+    cdef record_t *record = &submission.completion.record
+    record.id = submission.id
+    record.app_id = submission.door.app.id
+    record.wall_ns = wall_ns()
+    record.worker = <uint8_t>worker.number
+    record.stage = STAGE_ACCEPT
+    record.reason = REASON_NODE_FULL
+    completions_push(worker.node, submission.completion)
+    submission.completion = NULL
 
 
 cdef void on_verdict(verdict_t *verdict, worker_t *worker) noexcept nogil:
@@ -592,6 +629,9 @@ cdef void worker_free(worker_t *worker) noexcept nogil:
         if message.kind == MESSAGE_SOCKET:
             close(message.fd)
             listener_unref(<listener_t *>message.cell)
+        elif message.kind == MESSAGE_SUBMISSION:
+            close(message.fd)
+            submission_free(<submission_t *>message.cell)
         elif message.kind == MESSAGE_VERDICT:
             verdict_unref(<verdict_t *>message.cell)
         elif message.kind == MESSAGE_REPLACE:

@@ -89,6 +89,7 @@ assert_type(app.id, int)
 assert_type(app.upstreams, tuple[lbcore.UpstreamServer, ...])
 assert_type(app.max_connections, int | None)
 assert_type(app.open_connections, int)
+assert_type(app.limits, lbcore.RateLimitManager | None)
 assert_type(app.stats(), ApplicationStats)
 assert_type(app.stats()["ended"]["rate"], int)
 

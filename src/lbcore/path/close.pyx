@@ -50,6 +50,7 @@ from lbcore.parts.scopes cimport scopes_of
 from lbcore.parts.slab cimport slab_give
 from lbcore.parts.sockets cimport socket_will_reset
 from lbcore.parts.strangers cimport stranger_leave
+from lbcore.parts.submissions cimport completions_push
 from lbcore.parts.succession cimport succession_leave
 from lbcore.parts.timers cimport timer_arm, timer_disarm
 from lbcore.parts.waiting cimport waiting_leave
@@ -94,9 +95,9 @@ cdef step_t close_step(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.expired = False
     timer_disarm(&worker.wheel, conn)
     parking_leave(worker, conn)
-    record(conn, worker)
     release_counts(conn, worker)
     release_upstream(conn, worker)
+    record(conn, worker)                 # whoever reads it finds the counts without this connection
     if must_linger(conn, worker):
         return linger_on(conn, worker)
     return release_client(conn, worker)
@@ -136,6 +137,8 @@ cdef void release_counts(conn_t *conn, worker_t *worker) noexcept nogil:
 cdef void release_limits(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef uint32_t i
     cdef scopes_t scopes
+    if conn.delayed:
+        conn.waited_ns = since(worker.now_ns, conn.asked_ns)
     waiting_leave(worker, conn)
     if conn.limited:
         conn.limited = False
@@ -244,9 +247,20 @@ cdef step_t release_client(conn_t *conn, worker_t *worker) noexcept nogil:
 
 cdef void record(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef record_t entry
-    if not worker.node.records_wanted:
-        return
-    memset(&entry, 0, sizeof(entry))
+    if conn.completion != NULL:
+        fill(conn, worker, &conn.completion.record)
+        completions_push(worker.node, conn.completion)
+        conn.completion = NULL
+    if worker.node.records_wanted:
+        memset(&entry, 0, sizeof(entry))
+        fill(conn, worker, &entry)
+        if ring_push(&worker.records, &entry):
+            ring_wake(&worker.records)
+        else:
+            record_drop(&entry)
+
+
+cdef void fill(conn_t *conn, worker_t *worker, record_t *entry) noexcept nogil:
     entry.id = conn.id
     entry.app_id = conn.app.id
     entry.upstream_id = last_upstream(conn)
@@ -255,8 +269,6 @@ cdef void record(conn_t *conn, worker_t *worker) noexcept nogil:
     entry.handshake_ns = since(conn.handshaken_ns, conn.accepted_ns)
     entry.connect_ns = since(conn.connected_ns, conn.dialled_ns)
     entry.waited_ns = conn.waited_ns
-    if conn.delayed:
-        entry.waited_ns = since(worker.now_ns, conn.asked_ns)
     entry.would_deny = conn.would_deny
     entry.bytes_in = conn.client.bytes
     entry.bytes_out = conn.upstream.bytes
@@ -271,14 +283,10 @@ cdef void record(conn_t *conn, worker_t *worker) noexcept nogil:
     entry.tls = conn.proven
     entry.source = conn.source
     if conn.client.tls != NULL:
-        about_peer(conn, worker, &entry)
+        about_peer(conn, worker, entry)
     memcpy(entry.serial, conn.serial, sizeof(entry.serial))
     entry.serial_length = conn.serial_length
     entry.client = name_ref(conn.client_name)
-    if ring_push(&worker.records, &entry):
-        ring_wake(&worker.records)
-    else:
-        record_drop(&entry)
 
 
 cdef uint64_t last_upstream(conn_t *conn) noexcept nogil:

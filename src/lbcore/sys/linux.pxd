@@ -114,6 +114,7 @@ cdef extern from "sys/socket.h" nogil:
     int socket(int family, int kind, int protocol)
     int connect(int fd, const sockaddr *address, socklen_t length)
     int accept4(int fd, sockaddr *address, socklen_t *length, int flags)
+    int getpeername(int fd, sockaddr *address, socklen_t *length)
     int getsockname(int fd, sockaddr *address, socklen_t *length)
     int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
     int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
