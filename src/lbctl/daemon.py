@@ -26,8 +26,10 @@ from lbctl import __version__, systemd
 from lbctl.config import Config, Loaded, Problem, check_files
 from lbctl.engine_port import EnginePort, Opened, Pulse, descriptor_limit
 from lbctl.errors import ConfigInvalid, ExitCode, LbctlError
+from lbctl.limit_state import LimitState
 from lbctl.logs import Descriptor, Journal, LineWriter, LogFile
 from lbctl.logs.bridge import bridged
+from lbctl.policy import Limiters
 from lbctl.signals import Signals
 
 TICK = 1.0  # seconds between looks at what is due
@@ -81,7 +83,8 @@ class Service:
 
         Raises:
             ConfigInvalid: a certificate or key it names cannot be used.
-            LbctlError: a port or the access log cannot be opened, or something else is lacking.
+            LbctlError: a port, the access log or the limits file cannot be opened, or something else
+                is lacking.
         """
         began = descriptor_limit()
         warnings = self._check_files()
@@ -89,10 +92,16 @@ class Service:
             self.journal = self._open_journal()
             undo.callback(self.journal.close)
             undo.enter_context(bridged(self.journal))
-            self.engine = EnginePort(self.config, self.journal.on_records)
+            state = self._open_limit_state()
+            limiters = Limiters(self.config, state.restore if state is not None else None)
+            self.engine = EnginePort(self.config, self.journal.on_records, limiters)
+            if state is not None:
+                undo.callback(state.close)  # after the engine: what it counted last is in it
             self.engine.start()
             undo.callback(self.engine.stop, 0.0)
             self.opened = self.engine.listen()
+            if state is not None:
+                state.start(limiters)
             text = started(self) if started is not None else None
             self._close_all = undo.pop_all()
         if text is not None:
@@ -121,6 +130,10 @@ class Service:
         except OSError as error:
             raise LbctlError(f"logging.access.file: cannot write {path}: {error.strerror}") from None
         return Journal(self.config, LineWriter(Descriptor(STDERR)), access, pretty=self.pretty)
+
+    def _open_limit_state(self) -> LimitState | None:
+        path = self.config.node.limits_file
+        return LimitState(path, self.config, self.journal.event) if path is not None else None
 
     def _say_started(self, descriptors: int) -> None:
         say = self.journal.event

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import lbcore
 from lbctl.config.faults import dotted
-from lbctl.config.model import App, Config, LimitClass
+from lbctl.config.model import App, Config
 from lbctl.config.values import shorten
 from lbctl.errors import LbctlError
-from lbctl.policy import Authorizer, Rules
+from lbctl.policy import Authorizer, Limiters, Rules
 
 if TYPE_CHECKING:
     from lbcore.stats import OpenConnection
@@ -67,6 +67,7 @@ class EnginePort:
     Args:
         config: what to run.
         on_records: gets the records, on a thread of the engine.
+        limiters: of that configuration; new ones by default.
 
     Thread-safety: after `start` every method may be called from any thread.
 
@@ -74,10 +75,16 @@ class EnginePort:
         LbctlError: the engine cannot do what the configuration asks for.
     """
 
-    def __init__(self, config: Config, on_records: Callable[[Sequence[lbcore.Record]], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        on_records: Callable[[Sequence[lbcore.Record]], None],
+        limiters: Limiters | None = None,
+    ) -> None:
         self._config = config
         self._rules = Rules(config)
-        self._authorize = Authorizer(self._rules)
+        self._limiters = limiters if limiters is not None else Limiters(config)
+        self._authorize = Authorizer(self._rules, self._limiters)
         self._applications: list[lbcore.Application] = []
         try:
             self._engine = lbcore.Engine(
@@ -181,11 +188,10 @@ class EnginePort:
     # ---- details
 
     def _open(self, name: str, app: App) -> lbcore.Listener:
-        application = _application(name, app)
+        application = _application(name, app, self._limiters.application(name))
         self._applications.append(application)
         if app.plaintext:
-            limits = self._rules.limits(None, name)
-            source_limits = _limit_class(limits) if limits is not None else None
+            source_limits = self._limiters.source_class(name, self._rules.class_name(None, name))
             return self._engine.listen(application, app.listen, plaintext=True, source_limits=source_limits)
         return self._engine.listen(
             application, app.listen, tls=_server_tls(self._config, app), authorize=self._authorize
@@ -197,7 +203,7 @@ def descriptor_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def _application(name: str, app: App) -> lbcore.Application:
+def _application(name: str, app: App, limits: lbcore.RateLimitManager | None) -> lbcore.Application:
     upstreams = [
         lbcore.UpstreamServer(server.address, server.weight, max_connections=server.max_connections)
         for server in app.upstreams
@@ -206,6 +212,7 @@ def _application(name: str, app: App) -> lbcore.Application:
         name,
         upstreams,
         max_connections=app.max_connections,
+        limits=limits,
         connect_timeout=app.connect.timeout,
         connect_attempts=app.connect.attempts,
         idle_timeout=app.idle_timeout,
@@ -223,10 +230,6 @@ def _server_tls(config: Config, app: App) -> lbcore.ServerTLS:
         raise ValueError("tls: missing")
     own = app.tls or config.tls
     return lbcore.ServerTLS(cert=own.cert, key=own.key, client_ca=config.tls.client_ca, alpn=app.alpn)
-
-
-def _limit_class(limits: LimitClass) -> lbcore.LimitClass:
-    return lbcore.LimitClass(max_open=limits.concurrent, rate=limits.rate, burst=limits.burst)
 
 
 def _setting(error: ValueError) -> str:

@@ -17,13 +17,18 @@ from lbctl.config.unsupported import KEYS
 
 TEXT = """\
 version: 1
-node: {drain_timeout: "${T}s"}
+node: {drain_timeout: "${T}s", limits: odd, limits_file: state/limits.json}
 tls: {cert: certs/a$$b.pem, key: "${KEYS}/server.key", client_ca: "${DIR}/ca.pem", expiry_warning: [30d, 90m]}
 limits:
   default: {rate: 50/s, burst: 100}
   odd: {rate: 100/h, concurrent: 3}
+  new: {window: 20/10s, bandwidth_in: "${T}MiB/s", bandwidth_out: 8Mbit/s, mode: delay, max_wait: 5s}
 apps:
-  db: {listen: "[::]:1", upstreams: [{address: 1.2.3.4:5}], health: {passive: {max_ejected: 33.3%}}}
+  db:
+    app_limits: new
+    listen: "[::]:1"
+    upstreams: [{address: 1.2.3.4:5}]
+    health: {passive: {max_ejected: 33.3%}}
   "1e5": {listen: 127.0.0.1:80, plaintext: true, upstreams: [{address: "[::1]:5", weight: 3}]}
   "true": {listen: 127.0.0.1:81, alpn: [http/1.1, "no: \\"way\\""], upstreams: [{address: "1.2.3.4:5"}]}
 clients:
@@ -65,6 +70,15 @@ def test_values_of_the_environment_are_named_and_not_shown() -> None:
     assert '- "0${T}"' in text
 
 
+def test_limits_are_written_as_a_file_spells_them() -> None:
+    limits = yaml.safe_load(dump(loaded().config))["limits"]
+    assert limits["new"]["window"] == "20/10s"
+    assert limits["new"]["bandwidth_in"] == "7MiB/s"
+    assert limits["new"]["bandwidth_out"] == "1MB/s"
+    assert (limits["new"]["mode"], limits["new"]["max_wait"]) == ("delay", "5s")
+    assert "window" not in limits["odd"]
+
+
 def test_each_value_says_where_it_comes_from() -> None:
     lines = dump(loaded(TEXT, "node.max_connections=9"), origins=True).splitlines()
     origin = {line.split()[0]: line.rpartition("  # ")[2] for line in lines if "  # " in line}
@@ -79,7 +93,7 @@ def test_each_value_says_where_it_comes_from() -> None:
         lambda name, drain, rate, serial, weight: {
             "version": 1,
             "node": {"name": name, "drain_timeout": drain},
-            "limits": {name: {"rate": rate}},
+            "limits": {name: {"rate": rate, "window": [weight, drain + 0.001], "bandwidth_in": rate + 1}},
             "apps": {name: {"listen": "127.0.0.1:1", "plaintext": True, "upstreams": [upstream(weight)]}},
             "clients": {name: {"serials": [serial], "disabled": True}},
         },
@@ -126,6 +140,8 @@ def test_the_schema_knows_every_key_and_none_that_is_not_supported() -> None:
         ("App", "idle_timeout", "30m"),
         ("PassiveHealth", "max_ejected", "50%"),
         ("Upstream", "weight", 1),
+        ("LimitClass", "mode", "refuse"),
+        ("LimitClass", "replace_oldest", False),
     ],
 )
 def test_the_schema_spells_defaults_as_the_file_does(section: str, key: str, default: object) -> None:
@@ -137,6 +153,8 @@ def test_the_schema_spells_defaults_as_the_file_does(section: str, key: str, def
     [
         ("Node", "drain_timeout", ["30s", "1.5h", "${T}"], ["30", "s", "1w"]),
         ("LimitClass", "rate", ["50/s", "100/h"], ["50", "50s"]),
+        ("LimitClass", "window", ["20/10s", "5/1.5h", "${W}"], ["20", "20/s", "1.5/s", "20/10"]),
+        ("LimitClass", "bandwidth_in", ["1MiB/s", "0.5kB/s", "10Mbit/s"], ["1", "1MB", "1Mib/s", "1Kibit/s"]),
         ("PassiveHealth", "max_ejected", ["50%"], ["50"]),
         ("App", "listen", ["0.0.0.0:443", "[::]:443"], ["localhost:443", "443"]),
     ],

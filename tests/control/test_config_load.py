@@ -85,6 +85,11 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (web.on_truncated, web.alpn, web.limits, web.max_connections) == ("reset", (), None, None)
     assert (web.health.passive.failures, web.health.passive.eject) == (5, 10.0)
     assert web.health.passive.max_ejected == 0.5
+    assert (config.node.limits, config.node.limits_file, web.app_limits) == (None, None, None)
+    empty = loaded(BASE + "limits: {empty: {}}\n").config.limits["empty"]
+    assert (empty.rate, empty.burst, empty.concurrent, empty.window) == (None, None, None, None)
+    assert (empty.bandwidth_in, empty.bandwidth_out, empty.max_lifetime) == (None, None, None)
+    assert (empty.mode, empty.max_wait, empty.replace_oldest) == ("refuse", None, False)
     assert config.authorize_timeout == 2.0
     assert config.logging.max_denied_per_second == 50
 
@@ -107,6 +112,35 @@ def test_defaults_are_those_of_the_contract() -> None:
         (BASE + "node: [1]\n", "node: expected a mapping of keys and values"),
         (BASE + "limits: {a: {rate: 50}}\n", "'50' has no unit; write 50/s for per second (or /m, /h)"),
         (BASE + "limits: {a: {rate: 0/s}}\n", "a rate must be above 0"),
+        (
+            BASE + "limits: {a: {window: 20}}\n",
+            "lb.yaml:5:22: error: limits.a.window: "
+            "'20' has no period; write 20/10s for so many in any ten seconds",
+        ),
+        (
+            BASE + "limits: {a: {window: [20, 10]}}\n",
+            "lb.yaml:5:22: error: limits.a.window: expected text",
+        ),
+        (
+            BASE + "limits: {a: {bandwidth_in: 500}}\n",
+            "lb.yaml:5:28: error: limits.a.bandwidth_in: '500' has no unit; write 500B/s for bytes",
+        ),
+        (
+            BASE + "limits: {a: {bandwidth_out: '11GB/s'}}\n",
+            "limits.a.bandwidth_out: a bandwidth must be from 1B/s to 10GB/s",
+        ),
+        (
+            BASE + "limits: {a: {mode: delay, rate: 1/s}}\n",
+            "lb.yaml:5:20: error: limits.a.mode: needs max_wait beside it",
+        ),
+        (
+            BASE + "limits: {a: {rate: 1/s, max_wait: 5s}}\n",
+            "lb.yaml:5:25: error: limits.a.max_wait: nothing waits without mode: delay",
+        ),
+        (
+            BASE + "node: {limits: nope}\n",
+            "lb.yaml:5:16: error: node.limits: unknown class of limits 'nope'; there is no class of limits",
+        ),
         (BASE + "limits: {a: {burst: 5}}\n", "lb.yaml:5:14: error: limits.a.burst: needs a rate beside it"),
         (
             BASE + "logging: {events: jsn}\n",
@@ -203,6 +237,14 @@ def test_paths_start_from_the_file(tmp_path: Path) -> None:
         (BASE + "clients: {a: {serials: ['4F']}}\n", "clients.a: may use nothing"),
         (BASE + "limits: {odd: {rate: 1/s}}\n", "limits.odd: no app and no client uses this class"),
         (BASE + "limits: {default: {}}\n", "limits.default: limits nothing"),
+        (
+            BASE + "limits: {a: {rate: 1/s, mode: shadow, bandwidth_in: 1MB/s}}\n",
+            "lb.yaml:5:39: warning: limits.a.bandwidth_in: does nothing with mode: shadow",
+        ),
+        (
+            BASE + "limits: {a: {max_lifetime: 1h, mode: delay, max_wait: 1s}}\n",
+            "limits.a.mode: there is nothing to wait for; write rate, window or concurrent",
+        ),
         (BASE, "apps.web: no client may use it"),
         (BASE + "clients: {a: {serials: ['4F'], apps: [web, web]}}\n", "apps.1: 'web' is listed twice"),
     ],
@@ -214,8 +256,20 @@ def test_what_is_odd_is_a_warning(text: str, warning: str) -> None:
     assert render(found).endswith("warning." if len(found) == 1 else "warnings.")
 
 
+ALICE = "clients: {a: {serials: ['4F'], apps: [web]}}\n"
+
+
 def test_an_unremarkable_file_has_no_warnings() -> None:
-    assert loaded(BASE + "clients: {a: {serials: ['4F'], apps: [web]}}\n").warnings == ()
+    assert loaded(BASE + ALICE).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "limit",
+    ["window: 1/1s", "bandwidth_in: 1MB/s", "bandwidth_out: 1MB/s", "max_lifetime: 1h", "concurrent: 1"],
+)
+def test_a_class_with_one_limit_that_the_node_uses_is_unremarkable(limit: str) -> None:
+    text = BASE + ALICE + f"node: {{limits: odd}}\nlimits: {{odd: {{{limit}}}}}\n"
+    assert loaded(text).warnings == ()
 
 
 def test_two_thousand_clients_load() -> None:

@@ -44,6 +44,13 @@ def test_values_take_the_type_of_their_key() -> None:
         "apps.orders-db.plaintext=true",
         "logging.access.sample=0.5",
         "limits.default.rate=5/s",
+        "limits.default.window=20/10s",
+        "limits.default.bandwidth_out=1MiB/s",
+        "limits.default.concurrent=3",
+        "limits.default.replace_oldest=true",
+        "limits.default.mode=delay",
+        "limits.default.max_wait=2s",
+        "node.limits=default",
         "apps.orders-db.health.passive.max_ejected=25%",
         "clients.new.serials.0=1234",
         "clients.new.disabled=false",
@@ -52,7 +59,10 @@ def test_values_take_the_type_of_their_key() -> None:
     assert config.apps["orders-db"].plaintext is True
     assert config.apps["orders-db"].health.passive.max_ejected == 0.25
     assert config.logging.access.sample == 0.5
-    assert config.limits["default"].rate == 5.0
+    limits = config.limits["default"]
+    assert (limits.rate, limits.window, limits.bandwidth_out) == (5.0, (20, 10.0), 2.0**20)
+    assert (limits.replace_oldest, limits.mode, limits.max_wait) == (True, "delay", 2.0)
+    assert config.node.limits == "default"
     assert config.clients["new"].serials == (0x1234,)
 
 

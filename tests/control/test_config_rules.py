@@ -103,7 +103,30 @@ UPSTREAM = [{"address": "10.0.0.9:80"}]
         ("limits.default", {"burst": 5}, "limits.default.burst: needs a rate beside it"),
         ("tls.engine", "openssl", "tls.engine: 'openssl' is not supported in this version"),
         ("tls.engine", "s3n", "tls.engine: expected auto or s2n; did you mean 's2n'?"),
-        ("limits.batch.mode", "shadow", "limits.batch.mode: 'shadow' is not supported in this version"),
+        (
+            "limits.batch.mode",
+            "shdow",
+            "limits.batch.mode: expected refuse or delay or shadow; did you mean 'shadow'?",
+        ),
+        ("limits.batch.mode", "delay", "limits.batch.mode: needs max_wait beside it, such as max_wait: 5s"),
+        ("limits.batch.max_wait", "5s", "limits.batch.max_wait: nothing waits without mode: delay"),
+        (
+            "limits.default",
+            {"rate": "1/s", "replace_oldest": True},
+            "limits.default.replace_oldest: needs concurrent beside it, such as concurrent: 10",
+        ),
+        (
+            "limits.batch",
+            {"concurrent": 1, "replace_oldest": True, "mode": "shadow"},
+            "limits.batch.replace_oldest: a shadow limit ends nothing; remove one of them",
+        ),
+        (
+            "apps.web.app_limits",
+            "bach",
+            "apps.web.app_limits: unknown class of limits 'bach'; did you mean 'batch'?",
+        ),
+        ("node.limits", "bach", "node.limits: unknown class of limits 'bach'; did you mean 'batch'?"),
+        ("node.limits_file", 7, "node.limits_file: expected text"),
         ("apps.web.upstreams.0.address", "unix:/x", "unix: addresses are not supported in this version"),
         ("apps.web.idle_timeout", "0s", "a duration must be at least 1ms"),
         ("apps.web.health.passive", {"max_ejected": "150%"}, "expected 0% to 100%"),
@@ -186,6 +209,40 @@ def test_python_may_use_numbers_where_a_file_needs_units() -> None:
     assert config.node.drain_timeout == 2.5
     assert config.limits["batch"].rate == 2.5
     assert config.clients["alice"].serials == (0x4F3A,)
+
+
+def test_python_may_write_windows_and_bandwidths_as_numbers() -> None:
+    tree = changed("limits.default", {"window": (20, 10), "bandwidth_in": 500_000, "max_lifetime": 60})
+    tree["limits"]["batch"] = {"window": "5/1m", "bandwidth_out": "10Mbit/s"}
+    first, second = build(tree).limits["default"], build(tree).limits["batch"]
+    assert (first.window, first.bandwidth_in, first.max_lifetime) == ((20, 10.0), 500_000.0, 60.0)
+    assert (second.window, second.bandwidth_out) == ((5, 60.0), 1_250_000.0)
+
+
+@pytest.mark.parametrize(
+    "value", [(20,), (1, 2, 3), (20.0, 10.0), (True, 10.0), ("20", 10.0), (20, "10s"), (1, float("nan")), {}]
+)
+def test_no_pair_that_is_no_window(value: object) -> None:
+    (found,) = messages(changed("limits.batch.window", value))
+    assert found.startswith("limits.batch.window: ")
+
+
+@pytest.mark.parametrize("mode", ["refuse", "shadow", None])
+def test_without_delay_nothing_waits(mode: str | None) -> None:
+    tree = changed("limits.batch", {"concurrent": 5, "max_wait": "5s"})
+    if mode is not None:
+        tree["limits"]["batch"]["mode"] = mode
+    assert len(messages(tree)) == 1
+
+
+def test_one_class_may_limit_a_client_an_app_and_the_node() -> None:
+    tree = changed("apps.web.app_limits", "batch")
+    tree["node"] = {"limits": "default", "limits_file": "/var/lib/lbctl/limits.json"}
+    config = build(tree)
+    assert config.apps["web"].app_limits == "batch"
+    assert config.apps["raw"].app_limits is None, "the class default is for clients"
+    assert config.node.limits == "default"
+    assert config.node.limits_file == Path("/var/lib/lbctl/limits.json")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, True])

@@ -22,19 +22,21 @@ from lbctl.logs.printable import printable
 from lbctl.policy import Rules
 
 TIME = dt.datetime(2026, 11, 23, 14, 2, 11, 402000, tzinfo=dt.UTC).timestamp()
-RULES = Rules(
-    build(
-        {
-            "version": 1,
-            "tls": {"cert": "s.pem", "key": "s.key", "client_ca": "ca.pem"},
-            "limits": {"default": {"rate": "1/s"}},
-            "apps": {
-                "orders-db": {"listen": "127.0.0.1:0", "upstreams": [{"address": "10.0.1.11:5432"}]},
-            },
-            "clients": {"mallory": {"serials": [0x2B9011AC056EF813]}},
-        }
-    )
-)
+RULES_TREE: dict[str, Any] = {
+    "version": 1,
+    "tls": {"cert": "s.pem", "key": "s.key", "client_ca": "ca.pem"},
+    "node": {"limits": "all"},
+    "limits": {"default": {"rate": "1/s"}, "together": {"window": "9/1s"}, "all": {"concurrent": 9}},
+    "apps": {
+        "orders-db": {
+            "listen": "127.0.0.1:0",
+            "upstreams": [{"address": "10.0.1.11:5432"}],
+            "app_limits": "together",
+        },
+    },
+    "clients": {"mallory": {"serials": [0x2B9011AC056EF813]}},
+}
+RULES = Rules(build(RULES_TREE))
 
 
 def record(**changes: Any) -> Record:
@@ -168,6 +170,27 @@ def test_what_is_not_known_is_left_out() -> None:
     assert not {"client", "serial", "tls", "cipher", "handshake_ms"} & set(entry)
 
 
+def test_what_a_limit_did_to_a_connection_that_was_let_in() -> None:
+    entry = record(waited_ms=12.5, would_deny="rate", scope="application")
+    found = as_json(entry)
+    assert (found["waited_ms"], found["would_deny"], found["scope"]) == (12.5, "rate", "application")
+    assert "  waited_ms=12.5  would_deny=rate  " in as_words(entry)
+    assert not {"waited_ms", "would_deny", "scope"} & set(as_json(record()))
+
+
+def test_how_long_a_refused_connection_had_waited() -> None:
+    entry = denied(stage="limit", reason="limit_wait", scope="client", waited_ms=2000.0)
+    assert as_json(entry)["waited_ms"] == 2000.0
+    assert "  limit_wait  waited_ms=2000.0  " in as_words(entry)
+
+
+@pytest.mark.parametrize("reason", ["max_lifetime", "replaced"])
+def test_an_end_that_a_limit_brought_names_its_scope(reason: str) -> None:
+    found = as_json(record(stage="forward", reason=reason, scope="client"))
+    assert (found["event"], found["reason"], found["scope"]) == ("conn.close", reason, "client")
+    assert "fix" not in found
+
+
 def test_a_system_error_has_its_name() -> None:
     assert as_json(denied(stage="dial", reason="connect_failed", errno=111))["errno"] == "ECONNREFUSED"
 
@@ -209,7 +232,7 @@ def test_words_of_a_connection() -> None:
 NOTHING_TO_CONFIGURE = {
     "handshake_too_big", "handshake_failed", "client_blocked",
     # of later versions
-    "revoked", "crl_expired", "window", "limit_wait", "upstream_tls",
+    "revoked", "crl_expired", "upstream_tls",
 }  # fmt: skip
 REFUSALS = REASONS[REASONS.index("node_full") : REASONS.index("client_closed")]
 
@@ -226,6 +249,38 @@ def test_the_fix_of_an_unknown_serial_can_be_pasted() -> None:
 
 def test_the_fix_of_a_limit_names_its_class() -> None:
     assert "limits.default" in str(fix(denied(reason="rate"), RULES))
+
+
+def test_the_fix_of_a_full_app_names_the_keys_that_are_set() -> None:
+    entry = denied(reason="app_full", scope="application")
+    for app, together, words in [
+        ({"max_connections": 5}, {"window": "9/1s"}, "raise apps.orders-db.max_connections"),
+        ({}, {"concurrent": 5}, "raise limits.together.concurrent"),
+        (
+            {"max_connections": 5},
+            {"concurrent": 5},
+            "raise apps.orders-db.max_connections or limits.together.concurrent",
+        ),
+    ]:
+        tree = RULES_TREE | {"limits": {**RULES_TREE["limits"], "together": together}}
+        tree["apps"] = {"orders-db": {**RULES_TREE["apps"]["orders-db"], **app}}
+        assert fix(entry, Rules(build(tree))) == words
+
+
+@pytest.mark.parametrize(
+    ("scope", "words"),
+    [
+        (None, "raise window in limits.default, or let the client slow down"),
+        ("client", "raise window in limits.default, or let the client slow down"),
+        (
+            "application",
+            "raise window in limits.together, which all clients of the app share, or let them slow down",
+        ),
+        ("global", "raise window in limits.all, which all clients of the node share, or let them slow down"),
+    ],
+)
+def test_the_fix_of_a_limit_names_the_class_of_its_scope(scope: str | None, words: str) -> None:
+    assert fix(denied(reason="window", scope=scope), RULES) == words
 
 
 # ---- text from certificates ------------------------------------------------------------------------

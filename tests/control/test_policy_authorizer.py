@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lbcore import PeerCertificate
 from lbctl.config import build
-from lbctl.policy import Authorizer, Rules
+from lbctl.policy import Authorizer, Limiters, Rules
 
 APP = {"listen": "127.0.0.1:0", "upstreams": [{"address": "127.0.0.1:1"}]}
 
@@ -25,7 +25,7 @@ def authorizer() -> Authorizer:
             },
         }
     )
-    return Authorizer(Rules(config))
+    return Authorizer(Rules(config), Limiters(config))
 
 
 def peer(serial: int) -> PeerCertificate:

@@ -28,6 +28,8 @@ tls:                             # TLS 1.3 with client certificates; neither can
 {expiry}
 limits:                          # counted per client and app; the class `default` applies to every app
   default: {{rate: 20/s, burst: 40, concurrent: 10}}
+  # also: window: 20/10s, bandwidth_in: 10Mbit/s, bandwidth_out: 1MiB/s, max_lifetime: 12h,
+  # and what happens above rate, window or concurrent: mode: refuse, shadow, or delay with max_wait: 5s
 
 apps:
   hello:

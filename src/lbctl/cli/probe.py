@@ -44,7 +44,7 @@ _EXIT = {
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long a refusal may take after the handshake.",
+    help="How long a refusal may take after the handshake; with a limit that delays, its max_wait.",
 )
 @json_option
 @click.pass_context

@@ -79,3 +79,6 @@ def _show_plan(loaded: Loaded) -> None:
         click.echo(f"would open {app.listen} for {name} → {upstreams}{plain}")
     access = loaded.config.logging.access.file
     click.echo(f"would write records to {access if access is not None else 'stderr'}")
+    limits = loaded.config.node.limits_file
+    if limits is not None:
+        click.echo(f"would keep limits in {limits}")

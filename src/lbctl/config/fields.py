@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 from pydantic.fields import FieldInfo
 
-from lbctl.config import values
+from lbctl.config import limit_values, values
 from lbctl.config.spelling import Expanded, NumberLike, Override, Reading
 
 COUNT_MAX = 2**31 - 1
@@ -82,6 +82,18 @@ def _serial(value: object, info: ValidationInfo) -> int:
     if number:
         raise ValueError('quote it: a serial is hexadecimal text such as "4F:3A:91:0C", not a number')
     return values.parse_serial(_text(value))
+
+
+def _window(value: object, info: ValidationInfo) -> limit_values.Window:
+    if isinstance(value, tuple | list) and _typed(info):
+        opens, period = value if len(value) == 2 else (None, None)
+        if type(opens) is not int or not _is_number(period):
+            raise ValueError("expected connections and seconds such as (20, 10.0)")
+        return limit_values.check_window(opens, float(period))  # type: ignore[arg-type]  # _is_number
+    if _is_number(value) or (isinstance(value, str) and re.fullmatch(r"[0-9]+", value)):
+        text = values.shorten(str(value))
+        raise ValueError(f"'{text}' has no period; write {text}/10s for so many in any ten seconds")
+    return limit_values.parse_window(_text(value))
 
 
 def _count_to(most: int) -> Callable[[object], int]:
@@ -209,6 +221,30 @@ Rate = Annotated[
     ),
     _spelled(values.format_rate),
     WithJsonSchema({"type": "string", "pattern": values.RATE_PATTERN, "examples": ["50/s", "5/m", "100/h"]}),
+]
+Window = Annotated[
+    limit_values.Window,
+    BeforeValidator(_window),
+    _spelled(limit_values.format_window),
+    WithJsonSchema({"type": "string", "pattern": limit_values.WINDOW_PATTERN, "examples": ["20/10s"]}),
+]
+Bandwidth = Annotated[
+    float,
+    BeforeValidator(
+        _quantity(
+            limit_values.parse_bandwidth,
+            limit_values.check_bandwidth,
+            "'{0}' has no unit; write {0}B/s for bytes per second (or kB/s, MB/s, KiB/s, MiB/s, Mbit/s)",
+        )
+    ),
+    _spelled(limit_values.format_bandwidth),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": limit_values.BANDWIDTH_PATTERN,
+            "examples": ["1MiB/s", "500kB/s", "10Mbit/s"],
+        }
+    ),
 ]
 Share = Annotated[
     float,

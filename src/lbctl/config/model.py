@@ -22,6 +22,7 @@ from lbctl.config.fields import (
     Alpn,
     Attempts,
     AutoCount,
+    Bandwidth,
     Count,
     Duration,
     DurationOrZero,
@@ -37,8 +38,12 @@ from lbctl.config.fields import (
     UpstreamAddress,
     Version,
     Weight,
+    Window,
     at_least_one,
 )
+
+#: The keys of a class of limits that limit something by themselves.
+LIMITS = ("rate", "concurrent", "window", "bandwidth_in", "bandwidth_out", "max_lifetime")
 
 
 class Section(BaseModel):
@@ -60,6 +65,10 @@ class Node(Section):
     """Connections that have not authenticated yet."""
     drain_timeout: DurationOrZero = 30.0
     """How long a stop waits for open connections."""
+    limits: str | None = None
+    """A class of limits for all connections together."""
+    limits_file: FilePath | None = None
+    """Where buckets and windows are kept, so that they survive a restart; nowhere by default."""
 
 
 class Tls(Section):
@@ -99,16 +108,33 @@ class Logging(Section):
 
 
 class LimitClass(Section):
-    """A named class of limits, counted per client and app."""
+    """A named class of limits, counted per client and app, per app or for the node, by who names it."""
 
     rate: Rate | None = None
     """New connections: refilled at this rate."""
     burst: Count | None = None
     """New connections at once, before the rate counts."""
+    window: Window | None = None
+    """New connections: never more than so many in any period of that length."""
     concurrent: Count | None = None
     """Open connections at once."""
-    mode: Literal["refuse"] = "refuse"
-    """What happens above the limit."""
+    replace_oldest: Flag = False
+    """At `concurrent`, a new connection ends the oldest one instead of being refused."""
+    bandwidth_in: Bandwidth | None = None
+    """Bytes from clients, all connections together; they are slowed down, never cut."""
+    bandwidth_out: Bandwidth | None = None
+    """Bytes to clients, all connections together."""
+    max_lifetime: Duration | None = None
+    """How long a connection may last."""
+    mode: Literal["refuse", "delay", "shadow"] = "refuse"
+    """A connection above the limits: refuse it, let it wait for max_wait, or only log it."""
+    max_wait: Duration | None = None
+    """How long `mode: delay` lets a connection wait; then it is refused."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether it limits nothing."""
+        return all(getattr(self, name) is None for name in LIMITS)
 
 
 class Upstream(Section):
@@ -164,7 +190,9 @@ class App(Section):
     """HOST:PORT, an IP address; [::] listens on both families."""
     upstreams: Annotated[tuple[Upstream, ...], *at_least_one("upstream", "minItems")]
     limits: str | None = None
-    """A class of limits; the class 'default' when there is one."""
+    """A class of limits for each client; the class 'default' when there is one."""
+    app_limits: str | None = None
+    """A class of limits for all clients of this app together."""
     max_connections: Count | None = None
     """Open connections of all clients together."""
     connect: Connect = Connect()

@@ -32,6 +32,7 @@ def with_default_class(tree: dict[str, Any]) -> dict[str, Any]:
 def faults(tree: dict[str, Any]) -> Iterator[Fault]:
     """Everything that names something that is not there."""
     yield from _tls(tree)
+    yield from _node(tree)
     yield from _apps(tree)
     yield from _limits(tree)
     yield from _clients(tree)
@@ -49,12 +50,14 @@ def _tls(tree: dict[str, Any]) -> Iterator[Fault]:
             return
 
 
+def _node(tree: dict[str, Any]) -> Iterator[Fault]:
+    yield from _class_of_limits(tree, ("node", "limits"), section(tree, "node").get("limits"))
+
+
 def _apps(tree: dict[str, Any]) -> Iterator[Fault]:
-    classes = section(tree, "limits")
     for name, app in section(tree, "apps").items():
-        limits = section({"": app}, "").get("limits")
-        if isinstance(limits, str) and limits not in classes:
-            yield _unknown(("apps", name, "limits"), "class of limits", limits, classes)
+        for key in ("limits", "app_limits"):
+            yield from _class_of_limits(tree, ("apps", name, key), section({"": app}, "").get(key))
         if not _plaintext(tree, name):
             continue
         for key in ("tls", "alpn"):
@@ -64,10 +67,23 @@ def _apps(tree: dict[str, Any]) -> Iterator[Fault]:
 
 def _limits(tree: dict[str, Any]) -> Iterator[Fault]:
     for name, limits in section(tree, "limits").items():
-        if isinstance(limits, dict) and limits.get("burst") is not None and limits.get("rate") is None:
-            yield Fault(("limits", name, "burst"), "needs a rate beside it, such as rate: 50/s", at="key")
-        elif isinstance(limits, dict) and _refill(limits) > REFILL_MAX:
-            yield Fault(("limits", name, "burst"), "this rate takes more than thirty years to refill it")
+        if not isinstance(limits, dict):
+            continue
+        at: Path = ("limits", name)
+        if limits.get("burst") is not None and limits.get("rate") is None:
+            yield Fault((*at, "burst"), "needs a rate beside it, such as rate: 50/s", at="key")
+        elif _refill(limits) > REFILL_MAX:
+            yield Fault((*at, "burst"), "this rate takes more than thirty years to refill it")
+        if limits.get("mode") == "delay" and limits.get("max_wait") is None:
+            yield Fault((*at, "mode"), "needs max_wait beside it, such as max_wait: 5s")
+        elif limits.get("max_wait") is not None and limits.get("mode") in (None, "refuse", "shadow"):
+            message = "nothing waits without mode: delay; write that, or remove this"
+            yield Fault((*at, "max_wait"), message, at="key")
+        if limits.get("replace_oldest") in (True, "true") and limits.get("concurrent") is None:
+            message = "needs concurrent beside it, such as concurrent: 10"
+            yield Fault((*at, "replace_oldest"), message, at="key")
+        elif limits.get("replace_oldest") in (True, "true") and limits.get("mode") == "shadow":
+            yield Fault((*at, "replace_oldest"), "a shadow limit ends nothing; remove one of them", at="key")
 
 
 def _refill(limits: dict[str, Any]) -> float:
@@ -81,7 +97,7 @@ def _refill(limits: dict[str, Any]) -> float:
 
 
 def _clients(tree: dict[str, Any]) -> Iterator[Fault]:
-    apps, classes = section(tree, "apps"), section(tree, "limits")
+    apps = section(tree, "apps")
     for name, client in section(tree, "clients").items():
         if not isinstance(client, dict):
             continue
@@ -94,8 +110,13 @@ def _clients(tree: dict[str, Any]) -> Iterator[Fault]:
             path = ("clients", name, "limits", app)
             if app not in apps:
                 yield _unknown(path, "app", str(app), apps, at_key=True)
-            if isinstance(limits, str) and limits not in classes:
-                yield _unknown(path, "class of limits", limits, classes)
+            yield from _class_of_limits(tree, path, limits)
+
+
+def _class_of_limits(tree: dict[str, Any], path: Path, name: object) -> Iterator[Fault]:
+    classes = section(tree, "limits")
+    if isinstance(name, str) and name not in classes:
+        yield _unknown(path, "class of limits", name, classes)
 
 
 def _app(tree: dict[str, Any], path: Path, app: str, apps: dict[str, Any]) -> Iterator[Fault]:

@@ -23,16 +23,10 @@ KEYS: tuple[tuple[str, ...], ...] = (
     ("apps", "*", "upstreams", "*", "dns"),
     ("apps", "*", "upstreams", "*", "port"),
     ("apps", "*", "upstreams", "*", "srv"),
-    ("limits", "*", "window"),
-    ("limits", "*", "bandwidth_in"),
-    ("limits", "*", "bandwidth_out"),
-    ("limits", "*", "max_lifetime"),
-    ("limits", "*", "max_wait"),
     ("clients", "*", "on_revoke"),
 )
 VALUES: tuple[tuple[tuple[str, ...], frozenset[str]], ...] = (
     (("tls", "engine"), frozenset({"openssl"})),
-    (("limits", "*", "mode"), frozenset({"delay", "shadow", "replace_oldest"})),
 )
 
 

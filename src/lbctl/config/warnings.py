@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lbctl.config.faults import Fault
-from lbctl.config.model import Client, Config
+from lbctl.config.model import Client, Config, LimitClass
 from lbctl.config.references import DEFAULT_CLASS
 from lbctl.config.values import shorten
 
@@ -26,13 +26,27 @@ def _apps_without_clients(config: Config) -> Iterator[Fault]:
 
 
 def _unused_classes(config: Config) -> Iterator[Fault]:
-    used = {app.limits for app in config.apps.values()}
+    used = {config.node.limits}
+    used.update(name for app in config.apps.values() for name in (app.limits, app.app_limits))
     used.update(limits for client in config.clients.values() for limits in client.limits.values())
     for name, limits in config.limits.items():
         if name not in used and name != DEFAULT_CLASS:
             yield Fault(("limits", name), "no app and no client uses this class", at="key")
-        if limits.rate is None and limits.concurrent is None:
+        if limits.empty:
             yield Fault(("limits", name), "limits nothing; write rate or concurrent", at="key")
+        else:
+            yield from _idle_modes(name, limits)
+
+
+def _idle_modes(name: str, limits: LimitClass) -> Iterator[Fault]:
+    """Bandwidth and lifetime never refuse, so there is nothing to put off or to note."""
+    if limits.mode == "shadow":
+        for key in ("bandwidth_in", "bandwidth_out", "max_lifetime"):
+            if getattr(limits, key) is not None:
+                yield Fault(("limits", name, key), "does nothing with mode: shadow", at="key")
+    elif limits.mode == "delay" and (limits.rate, limits.window, limits.concurrent) == (None, None, None):
+        message = "there is nothing to wait for; write rate, window or concurrent"
+        yield Fault(("limits", name, "mode"), message)
 
 
 def _client(name: str, client: Client) -> Iterator[Fault]:

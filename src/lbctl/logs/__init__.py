@@ -12,7 +12,8 @@ stranger wrote into a certificate passes `printable` unchanged.
 
 Records: `conn.close`, `conn.deny`; above `logging.max_denied_per_second` the rest of a second is one
 `conn.deny.sum` (`conn.close.sum` for clients that left before they were let in). Events: `start`,
-`limits` (descriptors), `plaintext`, `ready`, `certificate`, `config`, `upstream`, `accept.failed`,
+`limits` (descriptors), `limits.restored`, `limits.corrupt`, `limits.failed`, `limits.resumed`
+(`node.limits_file`), `plaintext`, `ready`, `certificate`, `config`, `upstream`, `accept.failed`,
 `reload`, `stop`, `drain`, `stopped`, `log` (a message of a library), `log.lost`, `log.failed`,
 `log.resumed`, `log.error`.
 """

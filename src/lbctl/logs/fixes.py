@@ -29,7 +29,13 @@ _FIXED = {
     "authz_timeout": "raise authorize_timeout, or find out why the decision takes so long",
     "authz_error": "see the error of the authorizer in the log",
 }
-_LIMIT_KEYS = {"rate": "rate or burst", "concurrent": "concurrent"}
+_LIMIT_KEYS = {
+    "rate": "rate or burst",
+    "window": "window",
+    "concurrent": "concurrent",
+    "limit_wait": "max_wait, or what it waited for,",
+}
+_SHARED_BY = {"application": "all clients of the app", "global": "all clients of the node"}
 
 
 def fix(record: Record, rules: Rules) -> str | None:
@@ -42,10 +48,10 @@ def fix(record: Record, rules: Rules) -> str | None:
             return f"remove disabled under {dotted(('clients', client))}"
         case "app_not_allowed":
             return f'add "{app}" under {dotted(("clients", client, "apps"))}'
-        case "rate" | "concurrent":
+        case "rate" | "window" | "concurrent" | "limit_wait":
             return _limit(record, rules)
         case "app_full":
-            return f"raise {dotted(('apps', app, 'max_connections'))}"
+            return "raise " + " or ".join(map(dotted, rules.caps(app)))
         case "no_upstream":
             return f"see that the servers in {dotted(('apps', app, 'upstreams'))} answer and have room"
         case "connect_failed":
@@ -54,7 +60,10 @@ def fix(record: Record, rules: Rules) -> str | None:
 
 
 def _limit(record: Record, rules: Rules) -> str | None:
-    name = rules.class_name(record.client, record.app)
+    name = rules.class_of_scope(record.scope, record.client, record.app)
     if name is None:
         return None
-    return f"raise {_LIMIT_KEYS[record.reason]} in {dotted(('limits', name))}, or let the client slow down"
+    keys, at = _LIMIT_KEYS[record.reason], dotted(("limits", name))
+    if record.scope in _SHARED_BY:
+        return f"raise {keys} in {at}, which {_SHARED_BY[record.scope]} share, or let them slow down"
+    return f"raise {keys} in {at}, or let the client slow down"

@@ -77,7 +77,7 @@ def _quoted(value: Any) -> str:
 
 def _denied(fields: Mapping[str, Any]) -> str:
     parts = [fields.get("app", "-"), fields["src"], _who(fields), fields["reason"]]
-    parts.extend(_some(fields, "upstream", "errno", "tls_error", "id"))
+    parts.extend(_some(fields, "upstream", "waited_ms", "would_deny", "errno", "tls_error", "id"))
     if "fix" in fields:
         parts.append(f"fix: {fields['fix']}")
     return "  ".join(parts)
@@ -89,7 +89,7 @@ def _closed(fields: Mapping[str, Any]) -> str:
         parts.append(f"→ {fields['upstream']}")
     parts.append(fields["reason"])
     parts.append(f"in={fields['bytes_in']} out={fields['bytes_out']} ms={fields['duration_ms']:.0f}")
-    parts.extend(_some(fields, "errno", "tls_error", "id"))
+    parts.extend(_some(fields, "waited_ms", "would_deny", "errno", "tls_error", "id"))
     return "  ".join(parts)
 
 

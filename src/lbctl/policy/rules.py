@@ -67,6 +67,25 @@ class Rules:
         name = self.class_name(client, app)
         return self._config.limits[name] if name is not None else None
 
+    def class_of_scope(self, scope: str | None, client: str | None, app: str) -> str | None:
+        """The class of limits behind a refusal by this scope (`Record.scope`)."""
+        if scope == "global":
+            return self._config.node.limits
+        if scope == "application":
+            return self._config.apps[app].app_limits if app in self._config.apps else None
+        return self.class_name(client, app)
+
+    def caps(self, app: str) -> list[tuple[str, str, str]]:
+        """Paths of the keys that bound an app's open connections, of all clients together."""
+        found = self._config.apps.get(app)
+        shared = found.app_limits if found is not None else None
+        paths = []
+        if shared is not None and self._config.limits[shared].concurrent is not None:
+            paths.append(("limits", shared, "concurrent"))
+        if found is None or found.max_connections is not None or not paths:
+            paths.insert(0, ("apps", app, "max_connections"))
+        return paths
+
     def policy_clients(self) -> list[PolicyClient]:
         """The same rules for the engine's native table, which refuses strangers without asking."""
         return [
