@@ -89,4 +89,4 @@ def _read_boot_id() -> str:
         return ""
 
 
-_BOOT_ID = _read_BOOT_ID  # proc(5): another one after each boot
+_BOOT_ID = _read_boot_id()  # proc(5): another one after each boot
