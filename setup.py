@@ -35,6 +35,7 @@ MODULES = [
     "lbcore.policy_service",
     "lbcore.record_service",
     "lbcore.submission_service",
+    "lbcore.simulation",
     "lbcore.engine",
 ]  # fmt: skip
 

@@ -24,6 +24,7 @@ from lbcore.limits import RateLimitManager
 from lbcore.peer import PeerCertificate, PolicyClient, Verdict
 from lbcore.records import Record
 from lbcore.settings import ServerTLS
+from lbcore.simulation import SimulatedConnection, Simulation
 
 check_layouts()
 
@@ -41,6 +42,8 @@ __all__ = [
     "RateLimitManager",
     "Record",
     "ServerTLS",
+    "SimulatedConnection",
+    "Simulation",
     "UpstreamServer",
     "Verdict",
     "tls_engines",

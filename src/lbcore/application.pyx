@@ -184,8 +184,8 @@ cdef class Application:
             raise ValueError(f"on_truncated: 'reset' or 'eof', not {on_truncated!r}")
         if limits is not None and not isinstance(limits, RateLimitManager):
             raise TypeError(f"limits: a RateLimitManager or None, not {limits!r}")
-        if limits is not None:
-            (<RateLimitManager>limits).check_usable("limits")
+        if limits is not None and (<RateLimitManager>limits).name is None:
+            raise ValueError("limits: a RateLimitManager whose __init__ was not called")
         if engine is not None and not hasattr(engine, "_submit"):
             raise TypeError(f"engine: an Engine or None, not {engine!r}")
         if max_connections is not None:
@@ -216,7 +216,9 @@ cdef class Application:
         self.engine = engine
         scope = limits
         if max_connections is not None:
-            scope = RateLimitManager(name, max_open=max_connections, scope="application", parent=limits)
+            scope = RateLimitManager(
+                name, max_open=max_connections, scope="application", parent=limits,
+                clock=limits.clock if limits is not None else None)
         if scope is not None:
             self.cell.limiter = limiter_ref(scope.cell)
         for server in servers:
@@ -231,6 +233,13 @@ cdef class Application:
     def id(self):
         """A number no other application of this process has or had."""
         return self.made().id
+
+    cdef check_usable(self):
+        """Raises ValueError when no engine can serve it."""
+        if self.cell == NULL:
+            raise ValueError("application: its __init__ was not called")
+        if self.simulated or (self.limits is not None and self.limits.clock is not None):
+            raise ValueError("application: made for a simulation")
 
     cdef app_t *made(self) except NULL:
         """The cell, once `__init__` has run."""

@@ -502,8 +502,7 @@ cdef class Engine:
         cdef Listener listener
         cdef tls_generation_t *generation = NULL
         check_listen(tls, plaintext, authorize, source_limits)
-        if application.cell == NULL:
-            raise ValueError("application: its __init__ was not called")
+        application.check_usable()
         with self.lock:
             self._check_running()
             sock = bound_socket(address)
@@ -579,6 +578,7 @@ cdef class Engine:
 
     def _submit(self, Application application not None, sock, limits, tls, authorize, client, on_done):
         """``Application.submit_connection`` on this engine."""
+        application.check_usable()
         check_submission(limits, tls, authorize, client, on_done)
         deadline = time.monotonic() + THREAD_TIMEOUT
         with handing_over(sock) as handed:

@@ -16,7 +16,7 @@ from lbcore.parts.limiter cimport (
     limiter_open,
     refusal_t,
 )
-from lbcore.parts.opening cimport window_new
+from lbcore.parts.opening cimport STAMP_SHIFT, STRUCK_OUT, window_new, window_stamp
 from lbcore.parts.scopes cimport scopes_add
 from lbcore.parts.succession cimport succession_new
 from lbcore.structs cimport (
@@ -315,14 +315,16 @@ cdef class RateLimitManager:
     def _ages(self, uint64_t now_ns):
         cdef window_t *window = self.cell.window
         cdef uint64_t stamp
+        cdef uint64_t opened_ns
         cdef uint64_t i
         if window == NULL:
             return []
         ages = []
         for i in range(window.max):
             stamp = word_read(&window.stamps[i])
-            if stamp != 0 and not stamp & 1 and stamp + window.period_ns > now_ns:
-                ages.append(now_ns - stamp if now_ns > stamp else 0)
+            opened_ns = stamp >> STAMP_SHIFT
+            if opened_ns and not stamp & STRUCK_OUT and opened_ns + window.period_ns > now_ns:
+                ages.append(now_ns - opened_ns if now_ns > opened_ns else 0)
         return sorted(ages, reverse=True)
 
     def restore(self, data):
@@ -354,21 +356,17 @@ cdef class RateLimitManager:
     def _restore_window(self, ages, uint64_t elapsed, uint64_t now_ns):
         """The youngest opens that still count, oldest first, as if they had been stamped here."""
         cdef window_t *window = self.cell.window
-        cdef uint64_t stamp
-        cdef uint64_t before = 0
+        cdef uint64_t opened_ns
         cdef uint64_t age
-        cdef uint64_t slot = 0
+        cdef uint64_t place = 0
         if window == NULL:
             return
-        for age in sorted((a + elapsed for a in ages if a + elapsed < window.period_ns), reverse=True)[
-            -<int64_t>window.max:
-        ]:
-            stamp = now_ns - age if now_ns > age else 2     # before the clock began: counted for longer
-            stamp = ((stamp if stamp > before else before + 1) + 1) & ~<uint64_t>1
-            word_write(&window.stamps[slot], stamp)
-            before = stamp
-            slot += 1
-        word_write(&window.head, slot)
+        counting = sorted((age + elapsed for age in ages if age + elapsed < window.period_ns), reverse=True)
+        for age in counting[-<int64_t>window.max:]:
+            opened_ns = now_ns - age if now_ns > age else 1     # before the clock began: counts for longer
+            word_write(&window.stamps[place], window_stamp(window, place, opened_ns))
+            place += 1
+        word_write(&window.head, place)
 
     def __repr__(self):
         return f"<RateLimitManager {self.name!r} open={self.open}>"

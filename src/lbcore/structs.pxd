@@ -46,10 +46,10 @@ cdef enum limit_mode_t:
 
 
 cdef struct window_t:            # stamps: any thread; the rest: set when made
-    word_t head                  # stamps ever written; the next one goes to head % max
+    word_t head                  # stamps ever written; the next one goes to place head % max
     uint64_t max                 # opens in any period
     uint64_t period_ns
-    word_t *stamps               # `max` times, the oldest at head % max; owned
+    word_t *stamps               # `max` places, see parts/opening.pyx; owned
 
 
 cdef struct bandwidth_t:         # due: any thread; the rest: set when made
@@ -95,8 +95,8 @@ cdef struct limiter_t:           # counters: any thread; the rest: set when made
 
 
 cdef struct stamp_t:             # what was written into a scope's window, and where
-    uint64_t time_ns
-    uint32_t slot
+    uint64_t value
+    uint32_t place
 
 
 cdef struct taken_t:             # what one open took in its scopes, to be given back
@@ -509,6 +509,7 @@ cdef struct worker_t:            # one thread; its own but for the fields marked
     pthread_t thread
     uint32_t number
     bint stopping
+    bint simulated               # time is what `now_ns` says: see simulation.pyx
     int epoll_fd
     uint64_t now_ns              # read once per wake-up
     snapshot_t *snapshot

@@ -70,7 +70,7 @@ from lbcore.parts.submissions cimport completions_push, submission_free
 from lbcore.parts.succession cimport succession_oldest
 from lbcore.parts.timers cimport timer_expired, timer_wait_ms, wheel_init
 from lbcore.parts.verdicts cimport verdicts_clear, verdicts_insert
-from lbcore.parts.waiting cimport waiting_turn_ns
+from lbcore.parts.waiting cimport sweep_begin, sweep_next, sweep_refused, sweep_t
 from lbcore.path.accept cimport ACCEPT_BATCH, ACCEPT_PAUSE_NS, accept_adopt, accept_next, accept_step
 from lbcore.path.authenticate cimport authenticate_step
 from lbcore.path.authorize cimport authorize_matches, authorize_step
@@ -140,7 +140,6 @@ from lbcore.sys.linux cimport (
 
 cdef enum:
     EVENTS_MAX = 256
-    FULL_MAX = 8                 # scopes that refused in one look at the delayed
     INBOX_SLOTS = 4096
     QUEUE_MAX = 65536            # taken from a listener that goes away, until its queue is empty
     RECORD_SLOTS = 4096
@@ -319,29 +318,16 @@ cdef void replace_oldest(limiter_t *limiter, worker_t *worker) noexcept nogil:
 
 
 cdef void try_delayed(worker_t *worker) noexcept nogil:
-    """Lets through whom the limits allow by now, in the order of their rounds. A scope that has just refused
-    one refuses the others too, so they are not tried."""
-    cdef limiter_t *full[8]
-    cdef int count = 0
-    cdef conn_t *conn = worker.delayed
-    cdef conn_t *following
-    while conn != NULL and count < FULL_MAX:
-        following = conn.parked_next
-        if not is_one_of(conn.held_by, full, count):
-            run(conn, worker)
-            if conn.delayed:
-                full[count] = conn.held_by
-                count += 1
-        conn = following
-    worker.delayed_due_ns = waiting_turn_ns(worker)
-
-
-cdef bint is_one_of(limiter_t *limiter, limiter_t **limiters, int count) noexcept nogil:
-    cdef int i
-    for i in range(count):
-        if limiters[i] is limiter:
-            return True
-    return False
+    """Lets through whom the limits allow by now, in the order of their rounds."""
+    cdef sweep_t sweep
+    cdef conn_t *conn
+    sweep_begin(worker, &sweep)
+    while True:
+        conn = sweep_next(&sweep)
+        if conn == NULL:
+            return
+        run(conn, worker)
+        sweep_refused(&sweep, conn)
 
 
 # ---- orders of the engine ------------------------------------------------------------------------

@@ -19,6 +19,16 @@ clock = lbcore.ManualClock(5)
 clock.advance(0.5)
 assert_type(clock.now, float)
 
+simulation = lbcore.Simulation(
+    lbcore.Application("twin", [lbcore.UpstreamServer("10.0.1.12:5432")]), clock=clock, seed=7
+)
+simulated = simulation.open(client="alice")
+assert_type(simulated, lbcore.SimulatedConnection)
+assert_type(simulated.reason, str | None)
+assert_type(simulated.record, lbcore.Record | None)
+simulation.advance(1)
+simulated.close()
+
 limit_class = lbcore.LimitClass(
     max_open=100,
     rate=50.0,

@@ -7,11 +7,12 @@ nothing to refill. A connection that was made to wait is judged as if it had bee
 since it asked: tokens that came in between were there for it, however full the bucket was.
 
 The strict window admits at most `max` opens in any period of that length, not only in those that a bucket
-or a fixed grid would look at. It is a ring of the last `max` stamps: an open may take the place of the
-oldest one when that is a period old. The swap is on the slot and not on the head, so there is no moment
-at which a place is taken and its stamp is not there; whoever finds the slot at the head filled already
-(its stamp is younger than the one before it) helps the head along. Stamps strictly grow, so a slot never
-holds the same value twice. They are even: the lowest bit says that the stamp was struck out.
+or a fixed grid would look at. It is a ring of `max` places, and an open takes the place at the head when what
+was there is a period old: so two opens in the same place are a period apart, and a window shorter than that
+holds at most one of each place. The swap is on the place and not on the head, so there is no moment at which
+a place is taken and its stamp is not there; whoever finds the place at the head taken already helps the head
+along. A stamp carries, beside its time, the parity of the round in which it was written, which tells taken in
+this round from left over from the last one, and whether it was struck out.
 
 Any thread, no lock.
 """
@@ -20,9 +21,6 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from lbcore.sys.atomics cimport word_read, word_subtract, word_swap, word_t
-
-cdef enum:
-    STRUCK_OUT = 1
 
 
 # ---- token bucket --------------------------------------------------------------------------------
@@ -72,57 +70,59 @@ cdef void window_free(window_t *window) noexcept nogil:
         free(window)
 
 
-cdef bint is_filled(window_t *window, uint64_t head, uint64_t stamp, uint64_t *out_before) noexcept nogil:
-    """Whether the slot at the head was taken since the head came there. `out_before`: the youngest stamp
-    before it."""
-    if window.max == 1:
-        out_before[0] = stamp
+cdef uint64_t parity(const window_t *window, uint64_t head) noexcept nogil:
+    """Of stamps written in the head's round. An empty place looks like the round before the first."""
+    return 0 if head // window.max & 1 else ODD_ROUND
+
+
+cdef bint look_at_head(window_t *window, uint64_t *out_head, uint64_t *out_stamp) noexcept nogil:
+    """The place at the head and what the last round left in it. False: look again."""
+    cdef uint64_t head = word_read(&window.head)
+    cdef uint64_t stamp = word_read(&window.stamps[head % window.max])
+    if word_read(&window.head) != head:
+        return False                     # that stamp may belong to any round
+    if stamp & ODD_ROUND == parity(window, head):
+        word_swap(&window.head, head, head + 1)
         return False
-    out_before[0] = word_read(&window.stamps[(head + window.max - 1) % window.max])
-    return stamp > out_before[0]
+    out_head[0] = head
+    out_stamp[0] = stamp
+    return True
 
 
 cdef uint64_t until_free(window_t *window, uint64_t stamp, uint64_t now_ns) noexcept nogil:
-    if stamp == 0 or stamp & STRUCK_OUT or stamp + window.period_ns <= now_ns:
-        return 0
-    return stamp + window.period_ns - now_ns
+    cdef uint64_t free_ns = (stamp >> STAMP_SHIFT) + window.period_ns
+    return 0 if stamp >> STAMP_SHIFT == 0 or stamp & STRUCK_OUT or free_ns <= now_ns else free_ns - now_ns
 
 
 cdef uint64_t window_wait(window_t *window, uint64_t now_ns) noexcept nogil:
     cdef uint64_t head
-    cdef uint64_t stamp
-    cdef uint64_t before
-    while True:
-        head = word_read(&window.head)
-        stamp = word_read(&window.stamps[head % window.max])
-        if not is_filled(window, head, stamp, &before):
-            return until_free(window, stamp, now_ns)
-        word_swap(&window.head, head, head + 1)
+    cdef uint64_t seen
+    while not look_at_head(window, &head, &seen):
+        pass
+    return until_free(window, seen, now_ns)
 
 
 cdef bint window_take(window_t *window, uint64_t now_ns, stamp_t *out_stamp) noexcept nogil:
     cdef uint64_t head
     cdef uint64_t seen
-    cdef uint64_t before
     cdef uint64_t stamp
     while True:
-        head = word_read(&window.head)
-        seen = word_read(&window.stamps[head % window.max])
-        if is_filled(window, head, seen, &before):
-            word_swap(&window.head, head, head + 1)
+        if not look_at_head(window, &head, &seen):
             continue
         if until_free(window, seen, now_ns) > 0:
-            if word_read(&window.head) == head:
-                return False
-            continue
-        stamp = ((now_ns if now_ns > before else before + 1) + 1) & ~<uint64_t>STRUCK_OUT
+            return False
+        stamp = window_stamp(window, head, now_ns)
         if word_swap(&window.stamps[head % window.max], seen, stamp):
             word_swap(&window.head, head, head + 1)
-            out_stamp.time_ns = stamp
-            out_stamp.slot = <uint32_t>(head % window.max)
+            out_stamp.value = stamp
+            out_stamp.place = <uint32_t>(head % window.max)
             return True
+
+
+cdef uint64_t window_stamp(const window_t *window, uint64_t head, uint64_t time_ns) noexcept nogil:
+    return time_ns << STAMP_SHIFT | parity(window, head)
 
 
 cdef void window_give(window_t *window, const stamp_t *stamp) noexcept nogil:
     # Fails when the place was taken since: then the stamp is a period old and counts no more anyway.
-    word_swap(&window.stamps[stamp.slot], stamp.time_ns, stamp.time_ns | STRUCK_OUT)
+    word_swap(&window.stamps[stamp.place], stamp.value, stamp.value | STRUCK_OUT)

@@ -18,6 +18,7 @@ from lbcore.sys.atomics cimport word_add, word_read, word_subtract
 cdef enum:
     TURN_PERIOD_NS = 16000000    # shared by all workers
     TURN_MIN_NS = 1000000
+    FULL_MAX = 8                 # of sweep_t
 
 
 cdef void waiting_enter(worker_t *worker, conn_t *conn, limiter_t *held_by) noexcept nogil:
@@ -98,3 +99,35 @@ cdef uint64_t waiting_turn_ns(worker_t *worker) noexcept nogil:
     period_ns = turn_ns * workers
     begins_ns = worker.now_ns // period_ns * period_ns + turn_ns * worker.number
     return begins_ns if begins_ns > worker.now_ns else begins_ns + period_ns
+
+
+cdef void sweep_begin(worker_t *worker, sweep_t *sweep) noexcept nogil:
+    sweep.worker = worker
+    sweep.next = worker.delayed
+    sweep.count = 0
+
+
+cdef conn_t *sweep_next(sweep_t *sweep) noexcept nogil:
+    """With as many full scopes as it can remember the look ends early; the next one is only a turn away."""
+    cdef conn_t *conn = sweep.next
+    while conn != NULL and sweep.count < FULL_MAX:
+        sweep.next = conn.parked_next
+        if not is_full(sweep, conn.held_by):
+            return conn
+        conn = sweep.next
+    sweep.worker.delayed_due_ns = waiting_turn_ns(sweep.worker)
+    return NULL
+
+
+cdef bint is_full(const sweep_t *sweep, const limiter_t *limiter) noexcept nogil:
+    cdef int i
+    for i in range(sweep.count):
+        if sweep.full[i] is limiter:
+            return True
+    return False
+
+
+cdef void sweep_refused(sweep_t *sweep, const conn_t *conn) noexcept nogil:
+    if conn.delayed:
+        sweep.full[sweep.count] = conn.held_by
+        sweep.count += 1

@@ -66,8 +66,9 @@ cdef step_t limit_step(conn_t *conn, worker_t *worker) noexcept nogil:
         conn.expired = False
         return give_up(conn)
     # A strict window is strict about the moment of the open, not about that of the wake-up.
-    if limiter_open(&scopes, conn.asked_ns, monotonic_ns() if scopes.windowed else worker.now_ns,
-                    &conn.taken, &refusal):
+    if scopes.windowed and not worker.simulated:
+        worker.now_ns = monotonic_ns()
+    if limiter_open(&scopes, conn.asked_ns, worker.now_ns, &conn.taken, &refusal):
         return admit(conn, worker, &scopes, &refusal)
     if refusal.limiter.mode == MODE_DELAY or replace_oldest(conn, worker, &refusal):
         return wait(conn, worker, refusal.limiter)
