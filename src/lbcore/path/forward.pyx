@@ -54,6 +54,7 @@ from lbcore.sys.atomics cimport counter_add
 from lbcore.sys.linux cimport ENOMEM, EPOLLIN, EPOLLOUT, EPOLLRDHUP, SHUT_WR, shutdown
 
 cdef enum:
+    NEVER_NS = 0x7fffffffffffffff
     QUIET_NS = 60000000          # after this long without a byte, TLS buffers go back
     DELIVERY_NS = 1000000000     # how long an abort waits for the peer to take what came before it
     DELIVERY_LOOK_NS = 20000000
@@ -251,7 +252,7 @@ cdef uint64_t earlier(uint64_t due_ns, uint64_t other_ns) noexcept nogil:
 
 cdef uint64_t look_ns(conn_t *conn) noexcept nogil:
     """When to look at the clock: at the first of all that may be due."""
-    cdef uint64_t due_ns = conn.active_ns + patience_ns(conn)
+    cdef uint64_t due_ns = NEVER_NS if is_paused(conn) else conn.active_ns + patience_ns(conn)
     if not conn.quiet:
         due_ns = earlier(due_ns, conn.active_ns + QUIET_NS)
     due_ns = earlier(due_ns, conn.client.ready_ns)
@@ -264,9 +265,9 @@ cdef step_t look_at_clock(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.expired = False
     if conn.ends_ns != 0 and conn.ends_ns <= worker.now_ns:
         return end_now(conn, REASON_MAX_LIFETIME)
-    resume(worker, &conn.client)
-    resume(worker, &conn.upstream)
-    if conn.active_ns + patience_ns(conn) <= worker.now_ns:
+    resume(conn, worker, &conn.client)
+    resume(conn, worker, &conn.upstream)
+    if conn.active_ns + patience_ns(conn) <= worker.now_ns and not is_paused(conn):
         return end_now(conn, REASON_HALF_CLOSE_TIMEOUT if is_half_closed(conn) else REASON_IDLE)
     if not conn.quiet and conn.active_ns + QUIET_NS <= worker.now_ns:
         if go_quiet(conn, worker) == STEP_CLOSE:
@@ -275,11 +276,17 @@ cdef step_t look_at_clock(conn_t *conn, worker_t *worker) noexcept nogil:
     return STEP_WAIT
 
 
-cdef void resume(worker_t *worker, leg_t *leg) noexcept nogil:
+cdef bint is_paused(conn_t *conn) noexcept nogil:
+    """It is silent because a limit says so, which is not idle."""
+    return conn.client.ready_ns != 0 or conn.upstream.ready_ns != 0
+
+
+cdef void resume(conn_t *conn, worker_t *worker, leg_t *leg) noexcept nogil:
     """A paused leg whose lease is due is read again."""
     if leg.ready_ns != 0 and leg.ready_ns <= worker.now_ns:
         leg.ready_ns = 0
         leg.flags |= LEG_READABLE
+        conn.active_ns = worker.now_ns
 
 
 cdef step_t go_quiet(conn_t *conn, worker_t *worker) noexcept nogil:
