@@ -252,7 +252,7 @@ cdef uint64_t earlier(uint64_t due_ns, uint64_t other_ns) noexcept nogil:
 
 cdef uint64_t look_ns(conn_t *conn) noexcept nogil:
     """When to look at the clock: at the first of all that may be due."""
-    cdef uint64_t due_ns = NEVER_NS if is_paused(conn) else conn.active_ns + patience_ns(conn)
+    cdef uint64_t due_ns = <uint64_t>NEVER_NS if is_paused(conn) else conn.active_ns + patience_ns(conn)
     if not conn.quiet:
         due_ns = earlier(due_ns, conn.active_ns + QUIET_NS)
     due_ns = earlier(due_ns, conn.client.ready_ns)
