@@ -22,7 +22,9 @@ MODULES = [
         "limiter", "balance", "der", "policy", "verdicts", "sockets", "legs", "early", "strangers", "parking",
         "waiting", "succession", "pacing", "submissions", "orders",
     )),
+    "lbcore.tls.engines",
     "lbcore.tls.s2n",
+    "lbcore.tls.openssl",
     *(f"lbcore.path.{name}" for name in (
         "accept", "handshake", "authenticate", "authorize", "limit", "pick", "dial", "move", "forward",
         "close",
@@ -38,6 +40,9 @@ MODULES = [
     "lbcore.simulation",
     "lbcore.engine",
 ]  # fmt: skip
+
+# Compiled where the header is: module -> header that only a new enough version has, libraries.
+OPTIONAL = {"lbcore.tls.openssl": ("openssl/core.h", ["ssl", "crypto"])}
 
 BUILDS = {
     "release": (["-O2", "-g1"], []),
@@ -92,23 +97,36 @@ def extension(module: str, source: Path, package: Path = SOURCE) -> Extension:
 
 
 def extensions() -> list[Extension]:
-    return [extension(module, Path("src", *module.split(".")).with_suffix(".pyx")) for module in MODULES]
+    """All of them, but for those whose library this machine has no headers of."""
+    found = []
+    for module in MODULES:
+        if module in OPTIONAL and not preprocesses(compiler(), OPTIONAL[module][0]):
+            print(f"lbcore: {module} is left out: no <{OPTIONAL[module][0]}>")  # noqa: T201  # a build's log
+            continue
+        made = extension(module, Path("src", *module.split(".")).with_suffix(".pyx"))
+        made.libraries = list(OPTIONAL.get(module, ["", []])[1])
+        found.append(made)
+    return found
+
+
+def compiler() -> list[str]:
+    """The C compiler's command."""
+    return (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
 
 
 def check_toolchain() -> None:
     """Ends the build, before anything is translated, with one sentence about what is missing."""
-    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
-    if shutil.which(compiler[0]) is None:
+    if shutil.which(compiler()[0]) is None:
         sys.exit(
-            f"lbcore: no C compiler ({compiler[0]}): install build-essential (Debian), gcc (Fedora) "
+            f"lbcore: no C compiler ({compiler()[0]}): install build-essential (Debian), gcc (Fedora) "
             "or build-base (Alpine)"
         )
-    if not preprocesses(compiler, "stdlib.h"):
+    if not preprocesses(compiler(), "stdlib.h"):
         sys.exit(
             "lbcore: the C library's headers are missing: install libc6-dev (Debian), glibc-devel (Fedora) "
             "or musl-dev (Alpine)"
         )
-    if not preprocesses(compiler, "Python.h"):
+    if not preprocesses(compiler(), "Python.h"):
         sys.exit(
             "lbcore: the Python headers are missing: install python3-dev (Debian, Alpine) "
             "or python3-devel (Fedora)"

@@ -27,7 +27,7 @@ from lbcore.limit_values import LimitClass
 from lbcore.peer import PolicyClient
 from lbcore.settings import ServerTLS
 from lbcore.source_limits import SourceLimits
-from lbcore.tls import s2n as s2n_module
+from lbcore.tls.engines import tls_engines
 
 from lbcore.application cimport Application
 from lbcore.codes cimport REASON_DRAINED, REASON_NONE, reason_t
@@ -95,7 +95,7 @@ from lbcore.policy_service cimport PolicyService
 from lbcore.record_service cimport RecordService
 from lbcore.submission_service cimport SubmissionService
 from lbcore.tls.engine cimport tls_engine_t
-from lbcore.tls.s2n cimport s2n_engine
+from lbcore.tls.engines cimport engines_find
 from lbcore.to_core cimport make_policy, make_tls, new_cell_id
 from lbcore.worker cimport worker_free, worker_new, worker_start
 
@@ -108,11 +108,6 @@ INBOX_PAUSE = 0.001              # seconds until a full inbox is tried again
 DRAIN_LOOK = 0.02                # seconds between looks at how many connections are left
 CLIENT_MAX = 255                 # bytes of a name given with a submitted connection
 ASKS_MAX = 4096                  # questions between two looks of the policy thread
-
-
-def tls_engines():
-    """TLS engines of this build: name -> library and version."""
-    return {"s2n": s2n_module.version()}
 
 
 # ---- Listener ------------------------------------------------------------------------------------
@@ -239,14 +234,12 @@ cdef class Engine:
         self.node.authorize_timeout_ns = check_seconds("authorize_timeout", authorize_timeout)
         self.authorize_timeout = authorize_timeout
         self.authorize_threads = check_count("authorize_threads", authorize_threads, 1, 256)
-        if tls_engine == "auto":
-            tls_engine = "s2n"
-        if tls_engine not in tls_engines():
-            raise ValueError(f"tls_engine: 'auto' or one of {sorted(tls_engines())}, not {tls_engine!r}")
+        if not isinstance(tls_engine, str):
+            raise TypeError(f"tls_engine: a name, not {tls_engine!r}")
+        self.tls = engines_find(tls_engine)
         if on_records is not None and not callable(on_records):
             raise TypeError(f"on_records: a callable or None, not {on_records!r}")
-        self.tls_engine = tls_engine
-        self.tls = &s2n_engine
+        self.tls_engine = self.tls.name.decode()
         self.node.records_wanted = on_records is not None
         self.lock = threading.RLock()
         self.stop_lock = threading.Lock()

@@ -13,6 +13,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 
 from lbcore.codes cimport (
+    REASON_APP_NOT_ALLOWED,
     REASON_CONNECT_FAILED,
     REASON_DRAINED,
     REASON_NODE_FULL,
@@ -20,6 +21,7 @@ from lbcore.codes cimport (
     REASON_NO_CERTIFICATE,
     REASON_REPLACED,
     REASON_REVOKED_WHILE_OPEN,
+    REASON_UNKNOWN_SERIAL,
     REASON_WRONG_PURPOSE,
     STAGE_ACCEPT,
     STAGE_AUTHENTICATE,
@@ -189,6 +191,8 @@ cdef stage_t ended_at(conn_t *conn) noexcept nogil:
     """The stage that the reason belongs to, which is not always the one that noticed."""
     if conn.stage == STAGE_HANDSHAKE and REASON_NO_CERTIFICATE <= conn.reason <= REASON_WRONG_PURPOSE:
         return STAGE_AUTHENTICATE        # the library judges certificates while it shakes hands
+    if conn.stage == STAGE_HANDSHAKE and REASON_UNKNOWN_SERIAL <= conn.reason <= REASON_APP_NOT_ALLOWED:
+        return STAGE_AUTHORIZE           # and some ask the native policy, to put it into an alert
     if conn.stage == STAGE_PICK and conn.reason == REASON_CONNECT_FAILED:
         return STAGE_DIAL                # nobody is left to try: the last dial ended it
     return conn.stage

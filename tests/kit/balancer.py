@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,6 +23,9 @@ class HasAddress(Protocol):
 
     address: str
 
+
+#: Which engine the tests run on.
+TLS_ENGINE = os.environ.get("LBCORE_TEST_ENGINE", "auto")
 
 Target = HasAddress | lbcore.UpstreamServer | str
 
@@ -140,7 +144,7 @@ class Balancer:
         self.applications: list[lbcore.Application] = []
         self.limiters: list[lbcore.RateLimitManager] = []
         self._authorize = authorize if authorize is not None else self.policy
-        self.engine = lbcore.Engine(**{"workers": 2, "on_records": self.records.take, **(engine or {})})
+        self.engine = lbcore.Engine(**{"workers": 2, "on_records": self.records.take, "tls_engine": TLS_ENGINE, **(engine or {})})
         if policy is not None:
             self.engine.set_policy(policy)
         self.engine.start()

@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from lbcore.codes cimport REASON_CLIENT_GONE, REASON_ERROR, STEP_CLOSE, STEP_WAIT
 from lbcore.parts.chunks cimport chunk_append
-from lbcore.parts.legs cimport leg_io
+from lbcore.parts.legs cimport leg_io, leg_put
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error
 from lbcore.structs cimport HELD_MAX, LEG_CLEAN, LEG_ENDED, LEG_HUNG_UP, LEG_READABLE, SCRATCH_BYTES
@@ -39,6 +39,8 @@ cdef step_t early_keep(conn_t *conn, worker_t *worker) noexcept nogil:
         if got <= 0:
             break
         used += <size_t>got
+    if worker.io.output_at > 0:          # an answer of TLS itself, to a key update
+        leg_put(worker, &conn.client, worker.io.output, worker.io.output_at)
     if got == TLS_CLOSED:
         conn.client.flags |= LEG_ENDED | LEG_CLEAN
     elif got != TLS_WANT_READ:

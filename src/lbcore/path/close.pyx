@@ -6,7 +6,8 @@ written. Then the client's socket ends in the way its reason asks for (codes.pxd
 * clean: close_notify, FIN, and the socket lingers until the client has closed too, at most half a
   second. Closing at once with unread bytes in the socket would send a reset that destroys the
   close_notify on its way.
-* reset: RST, for permanent refusals and aborts. Most clients take a bare FIN for a clean end.
+* reset: RST, for permanent refusals and aborts. Most clients take a bare FIN for a clean end. Where the TLS
+  engine has sent an alert that says why, the alert takes its place, and lingers to be read.
 * close: for peers that never spoke TLS; lingers too when there is an alert to be read.
 """
 
@@ -179,7 +180,7 @@ cdef bint must_linger(conn_t *conn, worker_t *worker) noexcept nogil:
     """Says the last words; true: the client must be given time to read them."""
     cdef ending_t ending = reason_ending(conn.reason)
     cdef leg_t *leg = &conn.client
-    if ending == ENDING_RESET:
+    if ending == ENDING_RESET and not conn.alerted:
         socket_will_reset(leg.fd)
         return False
     if leg.flags & LEG_BROKEN or leg.flags & LEG_FINISHED and leg.flags & LEG_ENDED:

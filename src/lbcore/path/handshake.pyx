@@ -12,19 +12,23 @@ from lbcore.codes cimport (
     REASON_ERROR,
     REASON_HANDSHAKE_TIMEOUT,
     REASON_HANDSHAKE_TOO_BIG,
+    REASON_NONE,
     REASON_NOT_TLS,
     STEP_CLOSE,
     STEP_NEXT,
     STEP_WAIT,
     reason_t,
 )
+from lbcore.parts.cells cimport name_ref
+from lbcore.parts.der cimport der_serial
 from lbcore.parts.early cimport early_keep
 from lbcore.parts.legs cimport leg_flush, leg_io, leg_put
+from lbcore.parts.policy cimport policy_judge
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.timers cimport timer_arm, timer_disarm
-from lbcore.structs cimport BATCH_MIN, LEG_READABLE, RECORD_MAX
+from lbcore.structs cimport BATCH_MIN, LEG_READABLE, RECORD_MAX, name_t
 from lbcore.sys.linux cimport EAGAIN, EINTR, EPOLLIN, EPOLLOUT, EPOLLRDHUP, errno, memcpy, monotonic_ns, recv
-from lbcore.tls.engine cimport TLS_DONE, TLS_FAILED, tls_failure_t, tls_result_t
+from lbcore.tls.engine cimport TLS_DONE, TLS_FAILED, tls_failure_t, tls_io_t, tls_result_t
 
 cdef enum:
     PREFACE = 5
@@ -104,12 +108,16 @@ cdef step_t consume(conn_t *conn, worker_t *worker, size_t length) noexcept nogi
             return over(conn, REASON_ERROR)
     conn.handshake_bytes += <uint32_t>length
     leg_io(worker, worker.scratch_in, length)
+    worker.io.judge = judge
+    worker.io.judged = conn
+    worker.io.judging = worker
     result = worker.tls_engine.handshake(conn.client.tls, &worker.io, &failure)
     if result == TLS_FAILED:
         conn.tls_error = failure.name
         conn.alerted = worker.io.output_at > 0
     if worker.io.output_at > 0 and leg_put(worker, &conn.client, worker.io.output, worker.io.output_at) != 0:
         return over(conn, REASON_CLIENT_GONE)
+    worker.io.output_at = 0
     if result == TLS_FAILED:
         return over(conn, failure.reason)
     if result == TLS_DONE:
@@ -117,6 +125,21 @@ cdef step_t consume(conn_t *conn, worker_t *worker, size_t length) noexcept nogi
     if conn.handshake_bytes > INPUT_MAX:
         return over(conn, REASON_HANDSHAKE_TOO_BIG)
     return wait(conn, worker)
+
+
+cdef reason_t judge(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil:
+    """For an engine that can put the reason into an alert: what the native policy knows against this
+    certificate. The client has not proven yet that it has the key, so nothing but a refusal comes of it."""
+    cdef conn_t *conn = <conn_t *>io.judged
+    cdef worker_t *worker = <worker_t *>io.judging
+    cdef name_t *client = NULL
+    cdef reason_t reason = der_serial(leaf, length, conn.serial, &conn.serial_length)
+    if reason != REASON_NONE or not conn.listener.uses_policy or worker.snapshot.policy == NULL:
+        return reason
+    reason = policy_judge(worker.snapshot.policy, conn.serial, conn.serial_length, conn.app.name, &client)
+    if reason != REASON_NONE and client != NULL and conn.client_name == NULL:
+        conn.client_name = name_ref(client)
+    return reason
 
 
 cdef step_t finish(conn_t *conn, worker_t *worker) noexcept nogil:

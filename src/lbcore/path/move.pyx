@@ -145,6 +145,8 @@ cdef int decrypt(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target,
         worker.tls_engine.failure(source.tls, &failure)
         conn.tls_error = failure.name
         source.flags = (source.flags | LEG_ENDED) & ~<uint32_t>LEG_CLEAN
+    if worker.io.output_at > 0:          # an answer of TLS itself, to a key update
+        leg_put(worker, source, worker.io.output, worker.io.output_at)
     source.bytes += used
     source.lease -= <int64_t>used
     if used == 0:

@@ -20,6 +20,11 @@ cdef struct tls_io_t:
     uint8_t *output
     size_t output_room
     size_t output_at
+    # An engine that can still tell the client why asks, before the handshake is over, whether the native
+    # policy refuses this leaf. REASON_NONE is no promise: only the stages after the handshake let in.
+    reason_t (*judge)(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil
+    void *judged                 # for `judge`: the connection
+    void *judging                # for `judge`: its worker
 
 
 cdef enum tls_result_t:
@@ -73,7 +78,8 @@ cdef struct tls_engine_t:
     # nothing. Never anything that a client could take for a clean end.
     # *out_failure is set with TLS_FAILED only.
     tls_result_t (*handshake)(void *connection, tls_io_t *io, tls_failure_t *out_failure) noexcept nogil
-    # > 0 bytes of plaintext, else a tls_result_t. Call again until WANT_READ, CLOSED or FAILED.
+    # > 0 bytes of plaintext, else a tls_result_t. Call again until WANT_READ, CLOSED or FAILED. May leave
+    # an answer of TLS itself in `output`, which has to be sent.
     ssize_t (*recv)(void *connection, uint8_t *plain, size_t room) noexcept nogil
     # TLS_DONE: all of `plain` is in `output`.
     tls_result_t (*send)(void *connection, const uint8_t *plain, size_t length) noexcept nogil

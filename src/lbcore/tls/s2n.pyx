@@ -49,6 +49,7 @@ from lbcore.tls.engine cimport (
     tls_pool_t,
     tls_result_t,
 )
+from lbcore.tls.engines cimport engines_add
 from lbcore.tls.s2n_api cimport (
     RTLD_LOCAL,
     RTLD_NOW,
@@ -491,3 +492,4 @@ s2n_engine.judge_peer = s2n_judge_peer
 s2n_engine.cipher = s2n_cipher
 s2n_engine.go_idle = s2n_go_idle
 s2n_engine.release_buffers = s2n_release_buffers
+engines_add(&s2n_engine, version())
