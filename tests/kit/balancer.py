@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import lbcore
 from kit.leaks import SETTLE, held
+from kit.sockets import End
 from kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ class HasAddress(Protocol):
 
 
 #: Which engine the tests run on.
-TLS_ENGINE = os.environ.get("LBCORE_TEST_ENGINE", "auto")
+TLS_ENGINE = os.environ.get("LBCORE_TEST_ENGINE", "s2n")
+#: How a client sees a permanent refusal that the engine decides while it shakes hands.
+REFUSED = End.ALERT if TLS_ENGINE == "openssl" else End.RESET
 
 Target = HasAddress | lbcore.UpstreamServer | str
 

@@ -297,6 +297,6 @@ def test_curl_without_a_certificate_fails(balance: MakeBalancer, upstream: Upstr
     assert lb.record(event="conn.deny").reason == "no_certificate"
 
 
-def test_a_reset_is_seen_by_who_is_refused(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
+def test_whoever_is_refused_sees_no_clean_end(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream)
-    assert outcome(lb.port, client_context(pki, pki.rogue.issue("mallory"))) is End.RESET
+    assert outcome(lb.port, client_context(pki, pki.rogue.issue("mallory"))) is REFUSED
