@@ -1,4 +1,4 @@
-"""How fast connections may be opened: the strict window against a list of times, the bucket of those who wait."""
+"""How fast connections may be opened: strict windows against a list of times, buckets of those who wait."""
 
 from __future__ import annotations
 
