@@ -312,7 +312,7 @@ def test_a_crowd_of_newcomers_never_passes_the_cap(balance: MakeBalancer, keep: 
     try:
         with ThreadPoolExecutor(50) as pool:
             clients = [keep(sock) for sock in pool.map(lambda _: plain(lb.port), range(200))]
-        # A newcomer may give up after a second, when somebody has gone for it already: then one place is free.
+        # One may give up after a second, when somebody has gone for it already: a place is free then.
         wait_until(lambda: len(lb.records.all()) + lb.stages().count("forward") == 200)
     finally:
         done.set()
