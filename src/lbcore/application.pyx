@@ -138,7 +138,7 @@ cdef class Application:
         TypeError, ValueError: naming the argument.
     """
 
-    def __cinit__(self, name, upstreams, **kwargs):
+    def __cinit__(self, *args, **kwargs):
         self.cell = NULL
 
     def __init__(
