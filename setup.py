@@ -62,6 +62,7 @@ DIRECTIVES = {
     "boundscheck": False,
     "wraparound": False,
     "initializedcheck": False,
+    "nonecheck": True,  # an object whose __init__ was skipped raises; hot code has no objects
     "cdivision": True,
     "emit_code_comments": False,
 }

@@ -138,7 +138,7 @@ cdef class Application:
         TypeError, ValueError: naming the argument.
     """
 
-    def __cinit__(self, name, upstreams, **kwargs):
+    def __cinit__(self, *args, **kwargs):
         self.cell = NULL
 
     def __init__(
@@ -257,8 +257,8 @@ cdef class Application:
 
         Args:
             sock: a connected ``socket.socket``, blocking or not, or the number of its descriptor. Handed
-                over, the object is detached and the number closed. When this raises, it is the caller's as
-                before.
+                over, the object is detached and the number closed: soon it names another file, so forget it.
+                When this raises, it is the caller's as before.
             limits: the RateLimitManager it counts in, with all scopes around that; or None.
             tls: a ServerTLS: the client must then prove who it is, as at a listener. Use the same object
                 again: each one is loaded once and kept.

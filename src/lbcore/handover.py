@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _claims = threading.Lock()
+_numbers: set[int] = set()  # on their way: by its number alone, a socket could be taken twice
 
 
 class Handed:
@@ -38,7 +39,7 @@ class Handed:
             ValueError: somebody was faster.
         """
         with _claims:
-            if self._sock.fileno() != self.fileno or not self._is_same():
+            if self._sock.fileno() != self.fileno:
                 raise ValueError("sock: it is closed, or was handed over before")
             yield self
 
@@ -47,14 +48,6 @@ class Handed:
         self._sock.detach()
         if self._number is not None:
             os.close(self._number)
-
-    def _is_same(self) -> bool:
-        if self._number is None:
-            return True
-        try:
-            return os.path.sameopenfile(self._number, self.fileno)
-        except OSError:
-            return False
 
 
 @contextmanager
@@ -76,9 +69,22 @@ def handing_over(sock: socket.socket | int) -> Iterator[Handed]:
         raise TypeError(f"sock: a socket.socket or a descriptor number, not {type(sock).__name__}")
     if not 0 <= sock < 2**31:
         raise ValueError(f"sock: not a descriptor number: {sock}")
-    with _copy(sock) as copy:
+    with _alone(sock), _copy(sock) as copy:
         _check(copy)
         yield Handed(copy, sock)
+
+
+@contextmanager
+def _alone(number: int) -> Iterator[None]:
+    with _claims:
+        if number in _numbers:
+            raise ValueError("sock: it is being handed over already")
+        _numbers.add(number)
+    try:
+        yield
+    finally:
+        with _claims:
+            _numbers.discard(number)
 
 
 def _copy(number: int) -> socket.socket:
@@ -116,6 +122,7 @@ def _forget_claims() -> None:
     """In a forked child: whoever held the lock does not exist here."""
     global _claims
     _claims = threading.Lock()
+    _numbers.clear()
 
 
 os.register_at_fork(after_in_child=_forget_claims)

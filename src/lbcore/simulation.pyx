@@ -138,6 +138,7 @@ cdef class Simulation:
         self.worker = <worker_t *>zeroed(sizeof(worker_t))
         if self.node == NULL or self.worker == NULL:
             raise MemoryError
+        self.worker.inbox.wake_fd = -1
 
     def __init__(self, Application application not None, *, clock, seed=0):
         if self.clock is not None:

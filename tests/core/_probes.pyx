@@ -37,9 +37,12 @@ from lbcore.parts.cells cimport (
 from lbcore.parts.chunks cimport chunk_append, chunk_give, chunk_pool_fini
 from lbcore.parts.der cimport der_fit_for_client, der_serial
 from lbcore.parts.legs cimport leg_drop, leg_flush
+from lbcore.parts.bandwidth cimport bandwidth_reserve, bandwidth_return
 from lbcore.parts.limiter cimport (
     LIMIT_NONE,
     LIMIT_OPEN,
+    LIMIT_RATE,
+    LIMIT_WINDOW,
     limiter_close,
     limiter_open,
     limiter_refund,
@@ -58,6 +61,7 @@ from lbcore.parts.rings cimport (
     ring_push,
     ring_wake,
 )
+from lbcore.parts.opening cimport window_new
 from lbcore.parts.scopes cimport scopes_add
 from lbcore.parts.slab cimport slab_find, slab_fini, slab_give, slab_init, slab_slot, slab_take
 from lbcore.parts.sockets cimport socket_error, socket_tune, socket_unacknowledged, socket_will_reset
@@ -81,7 +85,10 @@ from lbcore.structs cimport (
     node_t,
     pipe_t,
     scopes_t,
+    stamp_t,
     taken_t,
+    bandwidth_t,
+    MODE_DELAY,
     policy_t,
     record_t,
     ring_t,
@@ -357,16 +364,25 @@ cdef class Outbox:
 cdef class Limiter:
     cdef limiter_t *cell
     cdef scopes_t scopes
+    cdef stamp_t stamps[12]
     cdef taken_t taken           # by the last open that was admitted
     cdef readonly Limiter parent
 
-    def __cinit__(self, *, int64_t open_max=0, uint64_t interval_ns=0, uint64_t burst=1, Limiter parent=None):
+    def __cinit__(self, *, int64_t open_max=0, uint64_t interval_ns=0, uint64_t burst=1, window=None,
+                  bint delays=False, Limiter parent=None):
         self.cell = limiter_new()
         if self.cell == NULL:
             raise MemoryError
         self.cell.open_max = open_max
         self.cell.interval_ns = interval_ns
         self.cell.burst_ns = interval_ns * burst
+        if window is not None:
+            self.cell.window = window_new(window[0], window[1])
+            if self.cell.window == NULL:
+                raise MemoryError
+        if delays:
+            self.cell.mode = MODE_DELAY
+        self.taken.stamps = self.stamps
         self.parent = parent
         if parent is not None:
             self.cell.parent = limiter_ref(parent.cell)
@@ -391,18 +407,23 @@ cdef class Limiter:
     def refused(self):
         return counter_read(&self.cell.refused)
 
-    def open(self, uint64_t now_ns):
-        """None: admitted; else (the scope that refused, "open" or "rate", nanoseconds to wait)."""
+    def open(self, uint64_t now_ns, since_ns=None):
+        """None: admitted; else (the scope that refused, "open", "rate" or "window", nanoseconds to wait)."""
         cdef refusal_t refusal
         cdef Limiter scope = self
+        cdef stamp_t stamps[12]
         cdef taken_t taken
-        if limiter_open(&self.scopes, now_ns, now_ns, &taken, &refusal):
-            self.taken = taken
+        taken.stamps = stamps
+        if limiter_open(&self.scopes, now_ns if since_ns is None else since_ns, now_ns, &taken, &refusal):
             assert refusal.limit == LIMIT_NONE and refusal.limiter == NULL
+            memcpy(self.stamps, stamps, sizeof(stamps))
+            self.taken.rated = taken.rated
+            self.taken.windowed = taken.windowed
             return None
         while scope.cell is not refusal.limiter:
             scope = scope.parent
-        return scope, "open" if refusal.limit == LIMIT_OPEN else "rate", refusal.wait_ns
+        limit = {LIMIT_OPEN: "open", LIMIT_RATE: "rate", LIMIT_WINDOW: "window"}[refusal.limit]
+        return scope, limit, refusal.wait_ns
 
     def close(self):
         limiter_close(&self.scopes)
@@ -415,12 +436,14 @@ cdef class Limiter:
         """Opens `attempts` times on a clock that moves on by `step_ns`; closes at once unless `hold`.
         (admitted, the highest count of open connections ever seen)."""
         cdef refusal_t refusal
+        cdef stamp_t stamps[12]
         cdef taken_t taken
         cdef uint64_t now_ns
         cdef uint64_t admitted = 0
         cdef int64_t highest = 0
         cdef int64_t level
         cdef uint32_t i
+        taken.stamps = stamps
         with nogil:
             go_together(&gate.arrived, gate.threads)
             for i in range(attempts):
@@ -433,17 +456,79 @@ cdef class Limiter:
                         limiter_close(&self.scopes)
         return admitted, highest
 
+    def hammer_times(self, Gate gate not None, uint32_t attempts, uint64_t start_ns, uint64_t step_ns):
+        """The times of those that were admitted, on a clock of this thread's own."""
+        cdef refusal_t refusal
+        cdef stamp_t stamps[12]
+        cdef taken_t taken
+        cdef uint64_t now_ns
+        cdef uint32_t admitted = 0
+        cdef uint32_t i
+        cdef uint64_t *times = <uint64_t *>calloc(attempts, sizeof(uint64_t))
+        if times == NULL:
+            raise MemoryError
+        taken.stamps = stamps
+        with nogil:
+            go_together(&gate.arrived, gate.threads)
+            for i in range(attempts):
+                now_ns = start_ns + i * step_ns
+                if limiter_open(&self.scopes, now_ns, now_ns, &taken, &refusal):
+                    times[admitted] = now_ns
+                    admitted += 1
+                    limiter_close(&self.scopes)
+        try:
+            return [times[i] for i in range(admitted)]
+        finally:
+            free(times)
+
     def take_back(self, Gate gate not None, uint32_t attempts, uint64_t now_ns):
         """Opens, refunds and closes, as when a later stage refuses."""
         cdef refusal_t refusal
+        cdef stamp_t stamps[12]
         cdef taken_t taken
         cdef uint32_t _i
+        taken.stamps = stamps
         with nogil:
             go_together(&gate.arrived, gate.threads)
             for _i in range(attempts):
                 if limiter_open(&self.scopes, now_ns, now_ns, &taken, &refusal):
                     limiter_refund(&self.scopes, &taken)
                     limiter_close(&self.scopes)
+
+
+cdef class Bandwidth:
+    """One direction's account."""
+
+    cdef bandwidth_t account
+
+    def __cinit__(self, uint64_t rate):
+        self.account.rate = rate
+        self.account.burst = max(<uint64_t>1, rate // 8)
+
+    @property
+    def burst(self):
+        return self.account.burst
+
+    def reserve(self, uint64_t amount, uint64_t now_ns):
+        return bandwidth_reserve(&self.account, amount, now_ns)
+
+    def give_back(self, uint64_t amount):
+        bandwidth_return(&self.account, amount)
+
+    def reserve_many(self, Gate gate not None, uint32_t count, uint64_t amount, uint64_t now_ns):
+        """The times it was given, one portion after the other."""
+        cdef uint32_t i
+        cdef uint64_t *times = <uint64_t *>calloc(count, sizeof(uint64_t))
+        if times == NULL:
+            raise MemoryError
+        with nogil:
+            go_together(&gate.arrived, gate.threads)
+            for i in range(count):
+                times[i] = bandwidth_reserve(&self.account, amount, now_ns)
+        try:
+            return [times[i] for i in range(count)]
+        finally:
+            free(times)
 
 
 # ---- balance -------------------------------------------------------------------------------------

@@ -43,12 +43,14 @@ def held(
     counts = {"open": stats["open"], "unauthenticated": stats["unauthenticated"]}
     for number, worker in enumerate(stats["workers"]):
         counts[f"worker {number} open"] = worker["open"]
+    limiters = [*limiters, *(application.limits for application in applications if application.limits)]
     for application in applications:
         counts[f"app {application.name} open"] = application.open_connections
         for server in application.upstreams:
             counts[f"upstream {server.address} in_flight"] = server.in_flight
     for limiter in limiters:
         counts[f"limiter {limiter.name} open"] = limiter.open
+        counts[f"limiter {limiter.name} waiting"] = limiter.waiting
     return {name: count for name, count in counts.items() if count != 0}
 
 
