@@ -22,7 +22,7 @@ MODULES = [
         "limiter", "balance", "der", "policy", "verdicts", "sockets", "legs", "early", "strangers", "parking",
         "waiting", "succession", "pacing", "submissions", "orders",
     )),
-    "lbcore.tls.engines",
+    "lbcore.tls_engines",
     "lbcore.tls.s2n",
     "lbcore.tls.openssl",
     *(f"lbcore.path.{name}" for name in (
@@ -42,7 +42,7 @@ MODULES = [
 ]  # fmt: skip
 
 # Compiled where the header is: module -> header that only a new enough version has, libraries.
-OPTIONAL = {"lbcore.tls.openssl": ("openssl/core.h", ["ssl", "crypto"])}
+OPTIONAL = {"lbcore.tls.openssl": ("openssl/core.h", ("ssl", "crypto"))}
 
 BUILDS = {
     "release": (["-O2", "-g1"], []),
@@ -101,12 +101,11 @@ def extensions() -> list[Extension]:
     """All of them, but for those whose library this machine has no headers of."""
     found = []
     for module in MODULES:
-        if module in OPTIONAL and not preprocesses(compiler(), OPTIONAL[module][0]):
-            print(f"lbcore: {module} is left out: no <{OPTIONAL[module][0]}>")  # noqa: T201  # a build's log
-            continue
-        made = extension(module, Path("src", *module.split(".")).with_suffix(".pyx"))
-        made.libraries = list(OPTIONAL.get(module, ["", []])[1])
-        found.append(made)
+        header, libraries = OPTIONAL.get(module, ("stdlib.h", ()))
+        if preprocesses(compiler(), header):
+            made = extension(module, Path("src", *module.split(".")).with_suffix(".pyx"))
+            made.libraries = list(libraries)
+            found.append(made)
     return found
 
 

@@ -53,7 +53,7 @@ BOTTOM = ["lbcore.sys.atomics", "lbcore.sys.linux", "lbcore.codes", "lbcore.tls.
 # What the workers run: nothing in it may touch a Python object,
 HOT = ("lbcore.sys.", "lbcore.codes", "lbcore.parts.", "lbcore.tls.", "lbcore.path.", "lbcore.worker")
 # but for what is called once, when the module is imported, by a Python thread.
-COLD = {"lbcore.tls.s2n": {"load"}}
+COLD = {"lbcore.tls.s2n": {"load"}, "lbcore.tls.openssl": {"set_up"}}
 
 
 # ---- the control plane and the core --------------------------------------------------------------
@@ -150,8 +150,8 @@ def test_one_module_drives_the_engine() -> None:
 def core_order() -> list[str]:
     order = list(BOTTOM)
     for module in read_setup().MODULES:
-        if module == "lbcore.tls.s2n":
-            order.append("lbcore.tls.s2n_api")
+        if module in ("lbcore.tls.s2n", "lbcore.tls.openssl"):
+            order.append(f"{module}_api")
         if module not in order:
             order.append(module)
     return order

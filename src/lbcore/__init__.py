@@ -18,13 +18,14 @@ from lbcore._layout import check_layouts
 from lbcore.application import Application, UpstreamServer
 from lbcore.clock import ManualClock
 from lbcore.codes import REASONS, STAGES
-from lbcore.engine import Engine, Listener, tls_engines
+from lbcore.engine import Engine, Listener
 from lbcore.limit_values import Admission, LimitClass
 from lbcore.limits import RateLimitManager
 from lbcore.peer import PeerCertificate, PolicyClient, Verdict
 from lbcore.records import Record
 from lbcore.settings import ServerTLS
 from lbcore.simulation import SimulatedConnection, Simulation
+from lbcore.tls_engines import tls_engines
 
 check_layouts()
 

@@ -12,8 +12,6 @@ from lbcore.records import Record
 from lbcore.settings import ServerTLS
 from lbcore.stats import EngineStats, OpenConnection, State
 
-def tls_engines() -> dict[str, str]: ...
-
 @disjoint_base
 class Listener:
     @property

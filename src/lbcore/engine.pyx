@@ -27,7 +27,6 @@ from lbcore.limit_values import LimitClass
 from lbcore.peer import PolicyClient
 from lbcore.settings import ServerTLS
 from lbcore.source_limits import SourceLimits
-from lbcore.tls.engines import tls_engines
 
 from lbcore.application cimport Application
 from lbcore.codes cimport REASON_DRAINED, REASON_NONE, reason_t
@@ -95,7 +94,7 @@ from lbcore.policy_service cimport PolicyService
 from lbcore.record_service cimport RecordService
 from lbcore.submission_service cimport SubmissionService
 from lbcore.tls.engine cimport tls_engine_t
-from lbcore.tls.engines cimport engines_find
+from lbcore.tls_engines cimport engines_find
 from lbcore.to_core cimport make_policy, make_tls, new_cell_id
 from lbcore.worker cimport worker_free, worker_new, worker_start
 

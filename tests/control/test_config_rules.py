@@ -101,8 +101,7 @@ UPSTREAM = [{"address": "10.0.0.9:80"}]
         ("apps.web.upstreams.0.weight", 0, "expected a whole number from 1 to 65535"),
         ("apps.raw.alpn", ["h2"], "apps.raw.alpn: a plaintext app does not use it; remove it"),
         ("limits.default", {"burst": 5}, "limits.default.burst: needs a rate beside it"),
-        ("tls.engine", "openssl", "tls.engine: 'openssl' is not supported in this version"),
-        ("tls.engine", "s3n", "tls.engine: expected auto or s2n; did you mean 's2n'?"),
+        ("tls.engine", "s3n", "tls.engine: expected auto or s2n or openssl; did you mean 's2n'?"),
         (
             "limits.batch.mode",
             "shdow",

@@ -147,7 +147,8 @@ class Balancer:
         self.applications: list[lbcore.Application] = []
         self.limiters: list[lbcore.RateLimitManager] = []
         self._authorize = authorize if authorize is not None else self.policy
-        self.engine = lbcore.Engine(**{"workers": 2, "on_records": self.records.take, "tls_engine": TLS_ENGINE, **(engine or {})})
+        options = {"workers": 2, "on_records": self.records.take, "tls_engine": TLS_ENGINE, **(engine or {})}
+        self.engine = lbcore.Engine(**options)
         if policy is not None:
             self.engine.set_policy(policy)
         self.engine.start()

@@ -65,6 +65,7 @@ class TlsClient:
     """
 
     def __init__(self, port: int, context: ssl.SSLContext, *, receive_buffer: int | None = None) -> None:
+        self.alert: str | None = None  # OpenSSL's name of the one that ended it
         self.sock = socket.socket()
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -178,7 +179,8 @@ class TlsClient:
                 pass
             except ssl.SSLZeroReturnError:
                 return End.CLOSE_NOTIFY
-            except ssl.SSLError:
+            except ssl.SSLError as error:
+                self.alert = str(error.reason)
                 return End.ALERT
             try:
                 self._fill()

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from kit.balancer import Stopwatch
+from kit.balancer import REFUSED, Stopwatch
 from kit.clients import TlsClient, client_context, connect, curl, outcome, plain, s_client
 from kit.fixtures import MakeBalancer
 from kit.pki import Pki
 from kit.servers import require_server
-from kit.sockets import End, read_exactly, read_to_end
+from kit.sockets import read_exactly, read_to_end
 from kit.upstreams import Upstream
 from kit.waiting import wait_until
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from kit.balancer import Balancer
+from kit.balancer import TLS_ENGINE, Balancer
 from kit.clients import TlsClient, client_context, connect, outcome, s_client
 from kit.fixtures import MakeBalancer, Options
 from kit.pki import CLIENT, DAY, SERVER, Identity, Pki

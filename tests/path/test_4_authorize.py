@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from kit.balancer import Balancer, Stopwatch
+from kit.balancer import REFUSED, TLS_ENGINE, Balancer, Stopwatch
 from kit.clients import TlsClient, client_context, connect, outcome
 from kit.fixtures import Keep, MakeBalancer
 from kit.pki import Identity, Pki

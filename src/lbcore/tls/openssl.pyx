@@ -5,9 +5,9 @@ certificates, the operating system's own (FIPS) provider. Dearer per handshake.
 
 Theory of operation, where OpenSSL is not what one expects:
 
-* Who is refused is decided inside the verify callback, because only there does OpenSSL still send an alert that
-  names the cause. The callback may only refuse: at that moment the client has shown a certificate and not yet
-  proven that it has the key. What it cannot refuse is decided later, as with any engine.
+* Who is refused is decided inside the verify callback, because only there does OpenSSL still send an alert
+  that names the cause. The callback may only refuse: at that moment the client has shown a certificate and
+  not yet proven that it has the key. What it cannot refuse is decided later, as with any engine.
 * OpenSSL has no alert for "this application is not yours": access_denied is nowhere in its table, and
   handshake_failure (40) is the nearest that it maps a verification error to.
 * Tickets: SSL_OP_NO_TICKET alone leaves sessions in the server's cache, so the number of tickets is zero and
@@ -19,7 +19,7 @@ Theory of operation, where OpenSSL is not what one expects:
 Config functions run on set-up threads; everything else on the worker that owns the connection.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 
@@ -38,7 +38,7 @@ from lbcore.tls.engine cimport (
     tls_pool_t,
     tls_result_t,
 )
-from lbcore.tls.engines cimport engines_add
+from lbcore.tls_engines cimport engines_add
 from lbcore.tls.openssl_api cimport *
 
 cdef enum:
@@ -378,7 +378,8 @@ cdef void openssl_connection_free(tls_pool_t *pool, void *connection) noexcept n
     free(link)
 
 
-cdef tls_result_t openssl_handshake(void *connection, tls_io_t *io, tls_failure_t *out_failure) noexcept nogil:
+cdef tls_result_t openssl_handshake(void *connection, tls_io_t *io,
+                                    tls_failure_t *out_failure) noexcept nogil:
     cdef link_t *link = <link_t *>connection
     cdef int result
     ERR_clear_error()

@@ -49,7 +49,7 @@ from lbcore.tls.engine cimport (
     tls_pool_t,
     tls_result_t,
 )
-from lbcore.tls.engines cimport engines_add
+from lbcore.tls_engines cimport engines_add
 from lbcore.tls.s2n_api cimport (
     RTLD_LOCAL,
     RTLD_NOW,

@@ -74,8 +74,8 @@ class Node(Section):
 class Tls(Section):
     """Mutual TLS 1.3; neither the version nor the client certificate can be switched off."""
 
-    engine: Literal["auto", "s2n"] = "auto"
-    """The TLS library; auto = s2n."""
+    engine: Literal["auto", "s2n", "openssl"] = "auto"
+    """The TLS library; auto = s2n. openssl: exact alerts, Ed25519 clients; where it was compiled."""
     cert: FilePath
     """The server's certificate chain, PEM, leaf first."""
     key: FilePath

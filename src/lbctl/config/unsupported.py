@@ -25,9 +25,6 @@ KEYS: tuple[tuple[str, ...], ...] = (
     ("apps", "*", "upstreams", "*", "srv"),
     ("clients", "*", "on_revoke"),
 )
-VALUES: tuple[tuple[tuple[str, ...], frozenset[str]], ...] = (
-    (("tls", "engine"), frozenset({"openssl"})),
-)
 
 
 class Unsupported(Fault):
@@ -40,10 +37,6 @@ def take_out(tree: dict[str, Any]) -> list[Unsupported]:
     for pattern in KEYS:
         for path, _ in matches(tree, pattern):
             faults.append(Unsupported(path, "not supported in this version", at="key"))
-    for pattern, values in VALUES:
-        for path, value in matches(tree, pattern):
-            if isinstance(value, str) and value in values:
-                faults.append(Unsupported(path, f"'{value}' is not supported in this version"))
     for fault in faults:
         _remove(tree, fault.path)
     return faults

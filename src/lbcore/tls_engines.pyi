@@ -1,0 +1,3 @@
+"""Types of the compiled module ``lbcore.tls_engines``."""
+
+def tls_engines() -> dict[str, str]: ...
