@@ -6,15 +6,19 @@ Pure Python, immutable, no I/O: safe to share between threads.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from cryptography import x509
 
     from lbcore.limits import RateLimitManager
+
+T = TypeVar("T")
 
 SERIALS_END = 2**160  # RFC 5280, 4.1.2.2: at most 20 octets
 
@@ -50,14 +54,77 @@ class PeerCertificate:
 
     @cached_property
     def certificate(self) -> x509.Certificate:
-        """The parsed certificate: subject, issuer, names, validity.
+        """The parsed certificate.
 
         Raises:
-            ValueError: the certificate cannot be parsed.
+            ValueError: the certificate cannot be parsed; so do all the properties below.
         """
         from cryptography import x509  # only callers who look inside pay for the import
 
         return x509.load_der_x509_certificate(self.der)
+
+    @cached_property
+    def subject(self) -> str:
+        """The subject as RFC 4514 text."""
+        return self._read("subject", lambda: self.certificate.subject.rfc4514_string())
+
+    @cached_property
+    def issuer(self) -> str:
+        """The issuer as RFC 4514 text."""
+        return self._read("issuer", lambda: self.certificate.issuer.rfc4514_string())
+
+    @cached_property
+    def common_name(self) -> str | None:
+        """The last common name of the subject, the most specific one; None without one."""
+        from cryptography.x509.oid import NameOID
+
+        names = self._read(
+            "common_name", lambda: self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        )
+        return str(names[-1].value) if names else None
+
+    @cached_property
+    def alternative_names(self) -> tuple[tuple[str, str], ...]:
+        """The subject alternative names as (kind, value): kinds are ``dns``, ``uri``, ``ip`` and
+        ``email``; others are left out. Empty without the extension."""
+        from cryptography import x509
+
+        def read() -> tuple[tuple[str, str], ...]:
+            try:
+                extension = self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            except x509.ExtensionNotFound:
+                return ()
+            kinds: tuple[tuple[type[x509.GeneralName], str], ...] = (
+                (x509.DNSName, "dns"),
+                (x509.UniformResourceIdentifier, "uri"),
+                (x509.IPAddress, "ip"),
+                (x509.RFC822Name, "email"),
+            )
+            return tuple(
+                (kind, str(name.value))
+                for name in extension.value
+                for of, kind in kinds
+                if isinstance(name, of)
+            )
+
+        return self._read("alternative_names", read)
+
+    @cached_property
+    def not_before(self) -> datetime:
+        """When it becomes valid; aware, UTC."""
+        return self._read("not_before", lambda: self.certificate.not_valid_before_utc)
+
+    @cached_property
+    def not_after(self) -> datetime:
+        """When it ends; aware, UTC."""
+        return self._read("not_after", lambda: self.certificate.not_valid_after_utc)
+
+    def _read(self, name: str, read: Callable[[], T]) -> T:
+        """Parsers raise what they like for what a stranger wrote."""
+        try:
+            return read()
+        except Exception as error:
+            raise ValueError(f"{name}: the certificate cannot be parsed ({error})") from None
 
 
 @dataclass(frozen=True)

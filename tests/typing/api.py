@@ -111,6 +111,11 @@ def decide(peer: lbcore.PeerCertificate, application: str) -> lbcore.Verdict:
     assert_type(peer.serial_hex, str)
     assert_type(peer.fingerprint, str)
     assert_type(peer.source, str)
+    assert_type(peer.subject, str)
+    assert_type(peer.issuer, str)
+    assert_type(peer.common_name, str | None)
+    assert_type(peer.alternative_names, tuple[tuple[str, str], ...])
+    assert_type(peer.not_after.year, int)
     if peer.serial == 0x4F3A and application == "orders":
         return lbcore.Verdict(allow=True, client="alice", limits=tenant, ttl=60.0)
     return lbcore.Verdict(allow=False, reason="unknown_serial")
