@@ -11,20 +11,21 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 from lbcore import RateLimitManager
 from lbcore.limits import pair_ns
 
 ROUNDS = 9
 PAIRS = 60_000  # within one window of 65 536
-ROOMY = {"max_open": 1_000_000}
+ROOMY: dict[str, Any] = {"max_open": 1_000_000}
 
 
-def nested(depth: int, **limits: object) -> RateLimitManager:
+def nested(depth: int, **limits: Any) -> RateLimitManager:
     """So many scopes, one in the other."""
-    manager = RateLimitManager("outer", scope="global", **limits)  # type: ignore[arg-type]  # by name
+    manager = RateLimitManager("outer", scope="global", **limits)
     for number in range(depth - 1):
-        manager = RateLimitManager(f"inner {number}", parent=manager, **limits)  # type: ignore[arg-type]
+        manager = RateLimitManager(f"inner {number}", parent=manager, **limits)
     return manager
 
 
@@ -47,7 +48,7 @@ def row(name: str, measure: Callable[[], float]) -> str:
 
 def main() -> None:
     """Prints the table."""
-    rate = {"rate": 1e6, "burst": 10**7}
+    rate: dict[str, Any] = {"rate": 1e6, "burst": 10**7}
     in_c: list[tuple[str, RateLimitManager]] = [
         ("concurrent cap", nested(1, **ROOMY)),
         ("concurrent cap and rate", nested(1, **ROOMY, **rate)),
