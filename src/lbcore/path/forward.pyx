@@ -148,6 +148,9 @@ cdef void pump(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noe
     problem = move_bytes(conn, worker, source, target)
     if problem != 0:
         conn.sys_errno = problem
+    elif source is &conn.client and source.flags & LEG_ENDED:
+        # Its end and its reset may have come together: nothing will tell of the reset again.
+        notice_reset(conn, source)
 
 
 cdef void notice_reset(conn_t *conn, leg_t *leg) noexcept nogil:
