@@ -39,7 +39,7 @@ class Handed:
             ValueError: somebody was faster.
         """
         with _claims:
-            if self._sock.fileno() != self.fileno:
+            if self.fileno < 0 or self._sock.fileno() != self.fileno:
                 raise ValueError("sock: it is closed, or was handed over before")
             yield self
 
