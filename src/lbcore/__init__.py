@@ -21,7 +21,7 @@ from lbcore.codes import REASONS, STAGES
 from lbcore.engine import Engine, Listener
 from lbcore.limit_values import Admission, LimitClass
 from lbcore.limits import RateLimitManager
-from lbcore.peer import PeerCertificate, PolicyClient, Verdict
+from lbcore.peer import PeerCertificate, PolicyClient, Undecided, Verdict
 from lbcore.records import Record
 from lbcore.settings import ServerTLS
 from lbcore.simulation import SimulatedConnection, Simulation
@@ -45,6 +45,7 @@ __all__ = [
     "ServerTLS",
     "SimulatedConnection",
     "Simulation",
+    "Undecided",
     "UpstreamServer",
     "Verdict",
     "tls_engines",

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from lbcore.peer import PeerCertificate, Verdict
+from lbcore.peer import PeerCertificate, Undecided, Verdict
 
 Authorizer = Callable[[PeerCertificate, str], Verdict | Awaitable[Verdict]]
 
@@ -140,6 +140,9 @@ class AuthorizerPool:
             return
         try:
             verdict = question.authorizer(question.peer, question.application)
+        except Undecided:
+            question.answer(None)
+            return
         except BaseException:  # SystemExit too: it must cost neither the thread nor the answer
             log.exception("the authorizer failed for %s", question)
             question.answer(None)
@@ -165,6 +168,8 @@ class AuthorizerPool:
         try:
             verdict = started or question.authorizer(question.peer, question.application)
             answer: object = await asyncio.wait_for(_awaited(verdict), self._timeout)
+        except Undecided:
+            answer = None
         except BaseException:  # SystemExit too: it must cost neither the loop nor the answer
             if not self._closed:
                 log.exception("the authorizer failed for %s", question)

@@ -6,6 +6,7 @@ Pure Python, immutable, no I/O: safe to share between threads.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -57,8 +58,13 @@ class PeerCertificate:
         """The parsed certificate.
 
         Raises:
-            ValueError: the certificate cannot be parsed; so do all the properties below.
+            ValueError: naming the attribute, the certificate cannot be parsed; so do all the properties
+                below.
+            ImportError: the package ``cryptography`` is not installed; ditto.
         """
+        return self._read("certificate", self._parse)
+
+    def _parse(self) -> x509.Certificate:
         from cryptography import x509  # only callers who look inside pay for the import
 
         return x509.load_der_x509_certificate(self.der)
@@ -100,11 +106,12 @@ class PeerCertificate:
                 (x509.IPAddress, "ip"),
                 (x509.RFC822Name, "email"),
             )
+            ranges = (ipaddress.IPv4Network, ipaddress.IPv6Network)  # for CAs, and none of anybody's names
             return tuple(
                 (kind, str(name.value))
                 for name in extension.value
                 for of, kind in kinds
-                if isinstance(name, of)
+                if isinstance(name, of) and not isinstance(name.value, ranges)
             )
 
         return self._read("alternative_names", read)
@@ -123,6 +130,8 @@ class PeerCertificate:
         """Parsers raise what they like for what a stranger wrote."""
         try:
             return read()
+        except ImportError:
+            raise
         except Exception as error:
             raise ValueError(f"{name}: the certificate cannot be parsed ({error})") from None
 
@@ -163,6 +172,15 @@ class Verdict:
             raise ValueError("reason: a refusing Verdict needs a reason code")
         if self.ttl is not None and not self.ttl >= 0:
             raise ValueError("ttl: seconds, 0 or more, or None")
+
+
+class Undecided(Exception):
+    """Raised by an authorizer that cannot decide now, such as when what it asks is down.
+
+    The connections that wait are refused with ``authz_error``, the next one asks again, and nothing is
+    logged: unlike any other exception it is no fault of the authorizer, which has said itself what is
+    the matter, once and not for each connection.
+    """
 
 
 @dataclass(frozen=True)

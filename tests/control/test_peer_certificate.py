@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,10 @@ ENDS = dt.datetime(2027, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 
 
 def peer(
-    *names: tuple[x509.ObjectIdentifier, str], sans: list[x509.GeneralName] | None = None, serial: int = 5
+    *names: tuple[x509.ObjectIdentifier, str],
+    sans: list[x509.GeneralName] | None = None,
+    raw_sans: bytes | None = None,
+    serial: int = 5,
 ) -> PeerCertificate:
     builder = (
         x509.CertificateBuilder()
@@ -37,6 +41,9 @@ def peer(
     )
     if sans is not None:
         builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
+    if raw_sans is not None:
+        oid = x509.SubjectAlternativeName.oid
+        builder = builder.add_extension(x509.UnrecognizedExtension(oid, raw_sans), critical=False)
     der = builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
     return PeerCertificate(der, serial, "192.0.2.1:1")
 
@@ -91,6 +98,41 @@ def test_any_name_a_stranger_chose_is_text(name: str) -> None:
 def test_five_hundred_names() -> None:
     many = peer(sans=[x509.DNSName(f"host-{number}.example") for number in range(500)])
     assert len(many.alternative_names) == 500
+
+
+def test_a_name_in_two_bytes_a_letter() -> None:
+    """BMPString, as old directory servers write it."""
+    attribute = x509.NameAttribute(NameOID.COMMON_NAME, "größe", _ASN1Type.BMPString)
+    subject = x509.Name([attribute])
+    builder = x509.CertificateBuilder(subject, subject, KEY.public_key(), 5, STARTS, ENDS)
+    der = builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    assert "größe".encode("utf-16-be") in der
+    assert (PeerCertificate(der, 5).subject, PeerCertificate(der, 5).common_name) == ("CN=größe", "größe")
+
+
+def test_control_characters_come_as_they_are() -> None:
+    assert peer(raw_sans=b"\x30\x05\x82\x03a\nb").alternative_names == (("dns", "a\nb"),)
+
+
+def test_a_range_of_addresses_is_nobodys_name() -> None:
+    assert peer(raw_sans=b"\x30\x0a\x87\x08\x0a\0\0\0\xff\0\0\0").alternative_names == ()
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x30\x05\x82\x03a", b"\x30\x05\x87\x03\x01\x02\x03"])
+def test_alternative_names_that_are_broken_hide_nothing_else(raw: bytes) -> None:
+    broken = peer((NameOID.COMMON_NAME, "alice"), raw_sans=raw)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^alternative_names: "):
+            _ = broken.alternative_names
+    assert broken.common_name == "alice"
+
+
+def test_a_version_that_does_not_exist() -> None:
+    """The parser raises an error of its own there, which is no ValueError."""
+    der = WHOLE.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09", 1)
+    for name in ("certificate", "subject"):
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            getattr(PeerCertificate(der, 5), name)
 
 
 @given(st.binary(max_size=300))

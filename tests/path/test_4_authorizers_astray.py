@@ -75,6 +75,31 @@ def test_one_astray_is_an_error_of_its_own(
         client.echo(b"the others go on")
 
 
+def undecided(peer: lbcore.PeerCertificate, application: str) -> Verdict:
+    raise lbcore.Undecided("what it asks is down")
+
+
+async def undecided_later(peer: lbcore.PeerCertificate, application: str) -> Verdict:
+    raise lbcore.Undecided("what it asks is down")
+
+
+@pytest.mark.parametrize("authorize", [undecided, undecided_later], ids=lambda f: f.__name__)
+def test_one_that_cannot_decide_is_asked_again_and_nothing_is_logged(
+    balance: MakeBalancer,
+    upstream: Upstream,
+    pki: Pki,
+    caplog: pytest.LogCaptureFixture,
+    authorize: Callable[..., Any],
+) -> None:
+    lb = balance(upstream)
+    port = listen(lb, upstream, pki, authorize)
+    for _ in range(2):
+        assert end_of(pki, port, pki.alice) is End.RESET
+    assert {record.reason for record in lb.records.wait(2, app="other")} == {"authz_error"}
+    assert caplog.text == ""
+    assert upstream.accepted == 0
+
+
 def test_after_one_failure_the_same_certificate_is_asked_about_again(
     balance: MakeBalancer, upstream: Upstream, pki: Pki
 ) -> None:
