@@ -94,7 +94,7 @@ class Service:
             undo.enter_context(bridged(self.journal))
             state = self._open_limit_state()
             limiters = Limiters(self.config, state.restore if state is not None else None)
-            self.engine = EnginePort(self.config, self.journal.on_records, limiters)
+            self.engine = EnginePort(self.config, self.journal.on_records, limiters, self.journal.event)
             if state is not None:
                 undo.callback(state.close)  # after the engine: what it counted last is in it
             self.engine.start()

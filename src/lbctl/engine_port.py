@@ -17,7 +17,7 @@ from lbctl.config.faults import dotted
 from lbctl.config.model import App, Config
 from lbctl.config.values import shorten
 from lbctl.errors import LbctlError
-from lbctl.policy import Authorizer, Limiters, Rules
+from lbctl.policy import Deferred, Limiters, Rules, make_authorizer
 
 if TYPE_CHECKING:
     from lbcore.stats import OpenConnection
@@ -61,6 +61,10 @@ class Pulse:
     ejected: frozenset[tuple[str, str]] = frozenset()
 
 
+def _say_nothing(event: str, **fields: object) -> None:
+    """Where events go that nobody wants."""
+
+
 class EnginePort:
     """One engine that runs one configuration.
 
@@ -68,6 +72,7 @@ class EnginePort:
         config: what to run.
         on_records: gets the records, on a thread of the engine.
         limiters: of that configuration; new ones by default.
+        say: gets events of the client store; nobody hears of them by default.
 
     Thread-safety: after `start` every method may be called from any thread.
 
@@ -80,11 +85,12 @@ class EnginePort:
         config: Config,
         on_records: Callable[[Sequence[lbcore.Record]], None],
         limiters: Limiters | None = None,
+        say: Callable[..., None] = _say_nothing,
     ) -> None:
         self._config = config
         self._rules = Rules(config)
         self._limiters = limiters if limiters is not None else Limiters(config)
-        self._authorize = Authorizer(self._rules, self._limiters)
+        self._authorize = make_authorizer(config, self._rules, self._limiters, say)
         self._applications: list[lbcore.Application] = []
         try:
             self._engine = lbcore.Engine(
@@ -96,7 +102,8 @@ class EnginePort:
                 tls_engine=config.tls.engine if config.tls else "auto",
                 on_records=on_records,
             )
-            self._engine.set_policy(self._rules.policy_clients())
+            if not self._rules.elsewhere:  # the table refuses whoever is not in it
+                self._engine.set_policy(self._rules.policy_clients())
         except ValueError as error:
             raise LbctlError(_setting(error)) from None
 
@@ -144,6 +151,9 @@ class EnginePort:
             return self._engine.stop(drain)
         except RuntimeError as error:
             raise LbctlError(str(error)) from None
+        finally:
+            if isinstance(self._authorize, Deferred):
+                self._authorize.close()
 
     def abort_drain(self) -> None:
         """Makes a `stop` on another thread end the connections now."""

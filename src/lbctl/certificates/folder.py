@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
-from lbctl.certificates import demo, files, names, pem
+from lbctl.certificates import claims, demo, files, names, pem
 from lbctl.certificates.authority import Authority, Purpose, is_ca, issued_by
 from lbctl.certificates.describe import Description, describe_certificate
 from lbctl.certificates.files import show
@@ -105,6 +105,7 @@ def issue(
     *,
     days: int | None = None,
     alternative_names: Sequence[str] = (),
+    apps: Mapping[str, str | None] | None = None,
 ) -> Issued:
     """Make a key and a certificate: `NAME.key` and `NAME.pem`.
 
@@ -114,6 +115,8 @@ def issue(
         purpose: client or server.
         days: how long it is valid; by default a year, or as long as the CA.
         alternative_names: a server's hosts and addresses; by default those of the loopback.
+        apps: what a client's certificate claims that it may use, each with a class of limits or None
+            (`lbctl.certificates.claims`); by default it claims nothing.
 
     Raises:
         LbctlError: no usable CA, a bad name, a file is there already, or it would outlive the CA.
@@ -122,6 +125,9 @@ def issue(
     hosts: tuple[x509.GeneralName, ...] = tuple(names.alternative_name(text) for text in alternative_names)
     if purpose is Purpose.SERVER and not hosts:
         hosts = demo.LOOPBACK_NAMES
+    if apps:
+        uris = [claims.client_claim(name), *(claims.app_claim(*one) for one in apps.items())]
+        hosts = (*hosts, *map(x509.UniformResourceIdentifier, uris))
     authority = read_ca(directory)
     left = authority.days_left()
     if days is not None and days > max(left, 0):

@@ -9,8 +9,8 @@ import click
 from lbctl import certificates
 from lbctl.certificates import Description, Issued, Listed, Purpose, files
 from lbctl.cli.output import json_option, write_json
-from lbctl.cli.stanza import client_stanza, server_stanza
-from lbctl.config.values import shorten
+from lbctl.cli.stanza import CLAIMS_STANZA, client_stanza, server_stanza
+from lbctl.config.values import check_name, shorten
 
 DIRECTORY = Path("certs")
 _DAYS = click.IntRange(1, 36500)
@@ -57,17 +57,34 @@ def init(directory: Path, name: str, days: int, as_json: bool) -> None:
     metavar="HOST",
     help="A server's host name or IP address (repeatable; localhost, 127.0.0.1, ::1).",
 )
+@click.option(
+    "--app",
+    "apps",
+    multiple=True,
+    metavar="APP[:CLASS]",
+    help="Write into a client's certificate that it may use APP, under a class of limits (repeatable; "
+    "counts where certificate_claims is true).",
+)
 @json_option
 def issue(
-    name: str, directory: Path, days: int | None, server: bool, hosts: tuple[str, ...], as_json: bool
+    name: str,
+    directory: Path,
+    days: int | None,
+    server: bool,
+    hosts: tuple[str, ...],
+    apps: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Make NAME.pem and NAME.key, and print what to put into the configuration."""
     if hosts and not server:
         raise click.UsageError("--san names the hosts of a server; add --server")
+    if apps and server:
+        raise click.UsageError("--app says what a client may use; a server's certificate claims nothing")
     purpose = Purpose.SERVER if server else Purpose.CLIENT
-    issued = certificates.issue(directory, name, purpose, days=days, alternative_names=hosts)
+    claimed = _claimed(apps)
+    issued = certificates.issue(directory, name, purpose, days=days, alternative_names=hosts, apps=claimed)
     if as_json:
-        _write_issued_json(issued, directory)
+        _write_issued_json(issued, directory, bool(apps))
         return
     description = issued.description
     click.echo(f"{_path(issued.cert)}  {purpose.name.lower()} certificate, {_until(description)}")
@@ -76,7 +93,7 @@ def issue(
     if description.names:
         click.echo(f"names  {', '.join(map(_text, description.names))}")
     click.echo("\nfor lb.yaml:\n")
-    click.echo(_stanza(issued, directory), nl=False)
+    click.echo(_stanza(issued, directory, bool(apps)), nl=False)
 
 
 @cert.command("list")
@@ -122,22 +139,39 @@ def show(file: Path, as_json: bool) -> None:
         click.echo(f"{label:<8} {value}")
 
 
-def _write_issued_json(issued: Issued, directory: Path) -> None:
+def _claimed(apps: tuple[str, ...]) -> dict[str, str | None]:
+    """The apps and their classes, from the command line."""
+    found: dict[str, str | None] = {}
+    for text in apps:
+        app, colon, limits = text.partition(":")
+        try:
+            for word in (app, limits) if colon else (app,):
+                check_name(word)
+        except ValueError as error:
+            raise click.UsageError(f"--app {_text(text)}: {error}") from None
+        if ":" in limits:
+            raise click.UsageError(f"--app {_text(text)}: names with a colon cannot be given here")
+        if found.setdefault(app, limits or None) != (limits or None):
+            raise click.UsageError(f"--app {_text(text)}: '{_text(app)}' has another class already")
+    return found
+
+
+def _write_issued_json(issued: Issued, directory: Path, claims: bool) -> None:
     write_json(
         {
             "name": issued.name,
             "cert": str(issued.cert),
             "key": str(issued.key),
-            "config": _stanza(issued, directory),
+            "config": _stanza(issued, directory, claims),
             **issued.description.as_json(),
         }
     )
 
 
-def _stanza(issued: Issued, directory: Path) -> str:
+def _stanza(issued: Issued, directory: Path, claims: bool) -> str:
     if issued.purpose is Purpose.SERVER:
         return server_stanza(issued.cert, issued.key, directory / "ca.pem")
-    return client_stanza(issued.name, issued.description.serial)
+    return CLAIMS_STANZA if claims else client_stanza(issued.name, issued.description.serial)
 
 
 def _listed_json(one: Listed) -> dict[str, object]:

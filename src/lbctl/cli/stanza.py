@@ -13,6 +13,10 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./@+-]*")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})  # to some YAML reader
 
 
+#: What lets in whoever has a certificate that says so.
+CLAIMS_STANZA = "certificate_claims: true   # lets in whom certificates of this CA name as clients\n"
+
+
 def yaml_key(name: str) -> str:
     """A key; quoted when some reader could take it for anything but text."""
     plain = _PLAIN_KEY.fullmatch(name) and name.casefold() not in _WORDS

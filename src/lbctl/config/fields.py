@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 from pydantic.fields import FieldInfo
 
-from lbctl.config import limit_values, values
+from lbctl.config import limit_values, store_url, values
 from lbctl.config.spelling import Expanded, NumberLike, Override, Reading
 
 COUNT_MAX = 2**31 - 1
@@ -152,6 +152,12 @@ def _upstream_address(value: object) -> str:
     return values.parse_address(_text(value))
 
 
+def _store_url(value: object) -> str:
+    text = _text(value)
+    store_url.parse_store_url(text)
+    return str(text)
+
+
 def _path(value: object, info: ValidationInfo) -> Path:
     if not isinstance(value, Path):
         value = _text(value)
@@ -163,10 +169,7 @@ def _path(value: object, info: ValidationInfo) -> Path:
 
 
 def _name(value: object) -> str:
-    name = _text(value)
-    if len(name) > 128 or not name.isprintable() or re.search(r"[\s/]", name):
-        raise ValueError("a name has 1 to 128 printable characters, no spaces and no '/'")
-    return name
+    return values.check_name(_text(value))
 
 
 def _share_of_accesses(value: object) -> float:
@@ -277,6 +280,17 @@ _ADDRESS_SCHEMA = WithJsonSchema(
 )
 ListenAddress = Annotated[str, BeforeValidator(_listen_address), _ADDRESS_SCHEMA]
 UpstreamAddress = Annotated[str, BeforeValidator(_upstream_address), _ADDRESS_SCHEMA]
+StoreUrl = Annotated[
+    str,
+    BeforeValidator(_store_url),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": store_url.URL_PATTERN,
+            "examples": ["https://clients.internal/v1/serials/{serial}"],
+        }
+    ),
+]
 FilePath = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
 Name = Annotated[
     str,

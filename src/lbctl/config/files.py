@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from lbctl.config.faults import Fault
 from lbctl.config.faults import Path as KeyPath
 from lbctl.config.load import Loaded
-from lbctl.config.model import AppTls, Config, Tls
+from lbctl.config.model import ClientStore, Config
 from lbctl.config.places import Places
 from lbctl.config.problem import Problem
 from lbctl.config.values import format_duration, shorten
@@ -56,32 +56,54 @@ def _problem(places: Places, fault: Fault) -> Problem:
 
 
 def _faults(config: Config, now: datetime) -> Iterator[Fault]:
+    if config.client_store is not None:
+        warn = config.tls.expiry_warning if config.tls is not None else ()
+        yield from _store(config.client_store, warn, now)
     if config.tls is None:
         return
     warn = config.tls.expiry_warning
     if any(app.tls is None and not app.plaintext for app in config.apps.values()):
-        yield from _pair(config.tls, ("tls",), warn, now)
+        yield from _pair(config.tls.cert, config.tls.key, ("tls",), warn, now)
     yield from _client_ca(config.tls.client_ca, ("tls", "client_ca"), warn, now)
     for name, app in config.apps.items():
         if app.tls is not None:
-            yield from _pair(app.tls, ("apps", name, "tls"), warn, now)
+            yield from _pair(app.tls.cert, app.tls.key, ("apps", name, "tls"), warn, now)
 
 
-def _pair(files: Tls | AppTls, at: KeyPath, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
-    """A server certificate and its key."""
+def _pair(
+    cert: Path,
+    private: Path,
+    at: KeyPath,
+    warn: tuple[float, ...],
+    now: datetime,
+    *,
+    shown_to: Literal["clients", "servers"] = "clients",
+) -> Iterator[Fault]:
+    """A certificate and its key."""
     cert_at, key_at = (*at, "cert"), (*at, "key")
-    chain = yield from _read(cert_at, files.cert, x509.load_pem_x509_certificates, "certificate")
+    chain = yield from _read(cert_at, cert, x509.load_pem_x509_certificates, "certificate")
     if chain:
-        yield from _dates(chain[0], cert_at, files.cert, warn, now)
-        yield from _purpose(chain[0], cert_at, files.cert)
-    yield from _privacy(key_at, files.key)
-    key = yield from _read(key_at, files.key, lambda pem: load_pem_private_key(pem, None), "private key")
+        yield from _dates(chain[0], cert_at, cert, warn, now)
+        yield from _purpose(chain[0], cert_at, cert, shown_to)
+    yield from _privacy(key_at, private)
+    key = yield from _read(key_at, private, lambda pem: load_pem_private_key(pem, None), "private key")
     if key is None:
         return
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        yield Fault(key_at, f"{_show(files.key)}: expected an ECDSA or RSA key")
+        yield Fault(key_at, f"{_show(private)}: expected an ECDSA or RSA key")
     elif chain and _public_bytes(chain[0].public_key()) != _public_bytes(key.public_key()):
-        yield Fault(key_at, f"{_show(files.key)} is not the key of the certificate {_show(files.cert)}")
+        yield Fault(key_at, f"{_show(private)} is not the key of the certificate {_show(cert)}")
+
+
+def _store(store: ClientStore, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
+    """What the client store is trusted by, and what we show it."""
+    if store.ca is not None:
+        ca_at = ("client_store", "ca")
+        found = yield from _read(ca_at, store.ca, x509.load_pem_x509_certificates, "certificate")
+        if found and len(found) == 1:  # in a bundle some may well have ended
+            yield from _dates(found[0], ca_at, store.ca, warn, now)
+    if store.cert is not None and store.key is not None:
+        yield from _pair(store.cert, store.key, ("client_store",), warn, now, shown_to="servers")
 
 
 def _client_ca(path: Path, at: KeyPath, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
@@ -140,14 +162,21 @@ def _dates(
         yield Oddity(at, f"{_show(path)} expires in {format_duration(whole)}, on {ends:%Y-%m-%d %H:%M} UTC")
 
 
-def _purpose(certificate: x509.Certificate, at: KeyPath, path: Path) -> Iterator[Fault]:
-    """A certificate with purposes must name that of a server, or clients turn away."""
+def _purpose(
+    certificate: x509.Certificate, at: KeyPath, path: Path, shown_to: Literal["clients", "servers"]
+) -> Iterator[Fault]:
+    """A certificate with purposes must name ours, or whoever we show it to turns away."""
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (x509.ExtensionNotFound, ValueError):
         return
-    if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
-        yield Oddity(at, f"{_show(path)} is not meant for servers (extendedKeyUsage without serverAuth)")
+    ours = {
+        "clients": ("servers", "serverAuth", ExtendedKeyUsageOID.SERVER_AUTH),
+        "servers": ("clients", "clientAuth", ExtendedKeyUsageOID.CLIENT_AUTH),
+    }
+    who, purpose, oid = ours[shown_to]
+    if oid not in usage:
+        yield Oddity(at, f"{_show(path)} is not meant for {who} (extendedKeyUsage without {purpose})")
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:

@@ -35,6 +35,7 @@ from lbctl.config.fields import (
     Sample,
     Serial,
     Share,
+    StoreUrl,
     UpstreamAddress,
     Version,
     Weight,
@@ -225,6 +226,29 @@ class Client(Section):
     """Known, but refused."""
 
 
+class ClientStore(Section):
+    """An HTTPS endpoint that knows clients by the serials of their certificates."""
+
+    url: StoreUrl
+    """Where to ask; {serial} stands for the serial, upper-case hexadecimal."""
+    ca: FilePath | None = None
+    """The CA certificates its certificate must come from, PEM; those of the system by default."""
+    cert: FilePath | None = None
+    """The certificate chain we show it, PEM, leaf first."""
+    key: FilePath | None = None
+    """The private key of that, PEM; refused when group or world readable."""
+    timeout: Duration = 1.0
+    """For one question, from the connect to the last byte; at most half of authorize_timeout."""
+    ttl: Duration = 60.0
+    """How long an answer holds."""
+    negative_ttl: Duration = 5.0
+    """How long it holds that a serial is unknown there."""
+    on_failure: Literal["deny", "stale"] = "deny"
+    """While it does not answer: refuse those who are not remembered, or take their last answer."""
+    max_stale: Duration = 3600.0
+    """With `on_failure: stale`: no answer older than this."""
+
+
 class Config(Section):
     """The whole configuration. It is valid: names it mentions exist, addresses do not clash."""
 
@@ -236,6 +260,10 @@ class Config(Section):
     limits: dict[Name, LimitClass] = {}
     apps: Annotated[dict[Name, App], *at_least_one("app", "minProperties")]
     clients: dict[Name, Client] = {}
+    client_store: ClientStore | None = None
+    """Where clients are looked up that are not listed here."""
+    certificate_claims: Flag = False
+    """Let in whom a certificate of the CA names as a client of an app, unless listed elsewhere."""
     authorize_timeout: Duration = 2.0
     """How long an authorization callback may take; then the connection is refused."""
 

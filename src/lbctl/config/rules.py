@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails
 
-from lbctl.config import clashes, references, unsupported
+from lbctl.config import clashes, references, store_rules, unsupported
 from lbctl.config.faults import Fault
 
 M = TypeVar("M")
@@ -20,6 +20,7 @@ M = TypeVar("M")
 _RULES: tuple[Callable[[dict[str, Any]], Iterator[Fault]], ...] = (
     references.faults,
     clashes.faults,
+    store_rules.faults,
 )
 
 

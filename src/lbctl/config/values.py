@@ -181,6 +181,17 @@ def parse_address(text: str) -> str:
     return f"[{host}]:{port}" if host.version == 6 else f"{host}:{port}"
 
 
+def check_name(name: str) -> str:
+    """A name of a client, an app or a class of limits.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    if not 1 <= len(name) <= 128 or not name.isprintable() or re.search(r"[\s/]", name):
+        raise ValueError("a name has 1 to 128 printable characters, no spaces and no '/'")
+    return name
+
+
 def shorten(text: str, width: int = 60) -> str:
     """Text from a file, made fit for one line of a message."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: width + 1])

@@ -19,6 +19,8 @@ def faults(config: Config) -> Iterator[Fault]:
 
 
 def _apps_without_clients(config: Config) -> Iterator[Fault]:
+    if config.client_store is not None or config.certificate_claims:
+        return  # whoever may use it is known elsewhere
     used = {app for client in config.clients.values() if not client.disabled for app in client.apps}
     for name, app in config.apps.items():
         if not app.plaintext and name not in used:
@@ -26,11 +28,12 @@ def _apps_without_clients(config: Config) -> Iterator[Fault]:
 
 
 def _unused_classes(config: Config) -> Iterator[Fault]:
+    elsewhere = config.client_store is not None or config.certificate_claims  # they name classes as well
     used = {config.node.limits}
     used.update(name for app in config.apps.values() for name in (app.limits, app.app_limits))
     used.update(limits for client in config.clients.values() for limits in client.limits.values())
     for name, limits in config.limits.items():
-        if name not in used and name != DEFAULT_CLASS:
+        if name not in used and name != DEFAULT_CLASS and not elsewhere:
             yield Fault(("limits", name), "no app and no client uses this class", at="key")
         if limits.empty:
             yield Fault(("limits", name), "limits nothing; write rate or concurrent", at="key")

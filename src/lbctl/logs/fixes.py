@@ -5,9 +5,10 @@ Pure: a record and the rules in, one sentence out.
 
 from __future__ import annotations
 
-from lbcore import Record
+from lbcore import PeerCertificate, Record
 from lbctl.config.faults import dotted
 from lbctl.config.values import format_serial
+from lbctl.logs.printable import printable
 from lbctl.policy import Rules
 
 _REISSUE = "give the client a new certificate of tls.client_ca (lbctl cert issue NAME)"
@@ -27,7 +28,7 @@ _FIXED = {
     "not_yet_valid": "it is not valid yet: compare the clocks of this machine and of the CA",
     "wrong_purpose": "issue it with extendedKeyUsage clientAuth",
     "authz_timeout": "raise authorize_timeout, or find out why the decision takes so long",
-    "authz_error": "see the error of the authorizer in the log",
+    "authz_error": "see the error of the authorizer or of the client store in the log",
 }
 _LIMIT_KEYS = {
     "rate": "rate or burst",
@@ -43,11 +44,15 @@ def fix(record: Record, rules: Rules) -> str | None:
     client, app = record.client or "NAME", record.app
     match record.reason:
         case "unknown_serial" if record.serial is not None:
-            return f'add "{format_serial(record.serial)}" under clients.NAME.serials'
-        case "client_disabled":
+            return f'add "{format_serial(record.serial)}" under clients.NAME.serials' + _claims(record, rules)
+        case "client_disabled" if not _visitor(record, rules):
             return f"remove disabled under {dotted(('clients', client))}"
-        case "app_not_allowed":
+        case "client_disabled":
+            return "the client store says so"
+        case "app_not_allowed" if not _visitor(record, rules):
             return f'add "{app}" under {dotted(("clients", client, "apps"))}'
+        case "app_not_allowed":
+            return f'add "{app}" to what it may use in the client store or its certificate'
         case "rate" | "window" | "concurrent" | "limit_wait":
             return _limit(record, rules)
         case "app_full":
@@ -59,7 +64,27 @@ def fix(record: Record, rules: Rules) -> str | None:
     return _FIXED.get(record.reason)
 
 
+def _visitor(record: Record, rules: Rules) -> bool:
+    """Whether another one than the configuration knows the client."""
+    if not rules.elsewhere or record.client is None:
+        return False
+    return record.serial is None or rules.record(record.serial) is None
+
+
+def _claims(record: Record, rules: Rules) -> str:
+    """What is wrong with the claims of a certificate, if that is why nobody knows it."""
+    if not rules.claims or record.certificate is None or record.serial is None:
+        return ""
+    try:
+        rules.claims.read(PeerCertificate(record.certificate, record.serial))
+    except ValueError as error:
+        return f"; its claims do not count: {printable(str(error))}"
+    return ""
+
+
 def _limit(record: Record, rules: Rules) -> str | None:
+    if record.scope not in _SHARED_BY and _visitor(record, rules):
+        return f"raise {_LIMIT_KEYS[record.reason]} in its class of limits, or let the client slow down"
     name = rules.class_of_scope(record.scope, record.client, record.app)
     if name is None:
         return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from lbcore import PeerCertificate, RateLimitManager, Verdict
+from lbcore import PeerCertificate, RateLimitManager, Undecided, Verdict
 from lbctl.policy.limiters import Limiters
-from lbctl.policy.rules import Rules
+from lbctl.policy.rules import ConfigStore, Rules
+from lbctl.policy.store import ClientRecord, ClientStore, StoreUnavailable
 
 
 class Authorizer:
@@ -13,20 +14,35 @@ class Authorizer:
     Args:
         rules: what the configuration says.
         limiters: where it takes the limiters of clients from.
+        store: where clients are known; the configuration alone by default.
 
-    Thread-safety: may be called from any thread.
+    Thread-safety: may be called from any thread. It blocks as long as the store does.
     """
 
-    def __init__(self, rules: Rules, limiters: Limiters) -> None:
+    def __init__(self, rules: Rules, limiters: Limiters, store: ClientStore | None = None) -> None:
         self._rules = rules
         self._limiters = limiters
+        self._store = store if store is not None else ConfigStore(rules)
 
     def __call__(self, peer: PeerCertificate, app: str) -> Verdict:
-        decision = self._rules.judge(peer.serial, app)
-        if decision.client is None or not decision.allow:
-            return Verdict(allow=False, client=decision.client, reason=decision.reason)
-        return Verdict(allow=True, client=decision.client, limits=self.limiter(decision.client, app))
+        """The verdict; it holds no longer than what the store said.
 
-    def limiter(self, client: str, app: str) -> RateLimitManager | None:
-        """The limiter of a client in an app, always the same one; None without limits."""
-        return self._limiters.client(client, app, self._rules.class_name(client, app))
+        Raises:
+            Undecided: the store cannot tell.
+        """
+        try:
+            answer = self._store.find(peer)
+        except StoreUnavailable as error:
+            raise Undecided(str(error)) from None
+        record = answer.record
+        decision = self._rules.decide(record, app)
+        if record is None or not decision.allow:
+            return Verdict(allow=False, client=decision.client, reason=decision.reason, ttl=answer.ttl)
+        limits = self._limiter(record, app)
+        return Verdict(allow=True, client=decision.client, limits=limits, ttl=answer.ttl)
+
+    def _limiter(self, record: ClientRecord, app: str) -> RateLimitManager | None:
+        name = self._rules.class_for(record, app)
+        if record.source == "configuration":
+            return self._limiters.client(record.name, app, name)
+        return self._limiters.visitor(record.name, app, name)

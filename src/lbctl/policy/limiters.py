@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 from typing import Literal, NamedTuple
 
 import lbcore
 from lbcore import RateLimitManager
 from lbctl.config.model import Config, LimitClass
+
+VISITORS_MAX = 65536  # limiters of clients the configuration does not list
+LOOKED_AT = 16  # of the oldest, when there are more
 
 Scope = Literal["client", "application", "global"]
 
@@ -35,7 +40,8 @@ class Limiters:
     """Makes each limiter once and keeps it, so that whoever shares a scope counts together.
 
     Those of apps and of the node are made at once, a client's when it first connects. The configuration
-    bounds their number.
+    bounds their number. Visitors, which it does not list, have theirs apart and beyond `VISITORS_MAX` lose
+    those that were asked for least lately and count nobody.
 
     Args:
         config: what is limited, and how.
@@ -48,6 +54,7 @@ class Limiters:
         self._config = config
         self._made = made
         self._limiters: dict[Key, Limiter] = {}
+        self._visitors = Visitors()
         self._lock = threading.Lock()
         self._node = None
         if config.node.limits is not None:
@@ -76,6 +83,18 @@ class Limiters:
                 return self._make(key, f"{client}/{app}", self._class(name), "client", None)
             return self._limiters[key].manager
 
+    def visitor(self, client: str, app: str, name: str | None) -> RateLimitManager | None:
+        """The same for a client that the configuration does not list; a class of its own each, so that
+        a visitor whose class changes, or who has a namesake, never shares a limiter of other limits.
+
+        Args:
+            client, app, name: as for `client`.
+        """
+        if name is None and not self._wait_together(app):
+            return None
+        with self._lock:
+            return self._visitors.limiter((client, app, name), self._class(name))
+
     def application(self, app: str) -> RateLimitManager | None:
         """What holds for all clients of an app together: the app's, with the node's around it, or the
         node's alone; None without either."""
@@ -92,7 +111,7 @@ class Limiters:
         return self._class(name) if name is not None or self._wait_together(app) else None
 
     def all(self) -> dict[Key, Limiter]:
-        """All there are now."""
+        """All there are now, but for those of visitors."""
         with self._lock:
             return dict(self._limiters)
 
@@ -113,6 +132,41 @@ class Limiters:
             self._made(key, manager)
         self._limiters[key] = Limiter(manager, limits)
         return manager
+
+
+class Visitors:
+    """The limiters of clients that are known elsewhere. The caller holds a lock.
+
+    Args:
+        most: limiters kept; more only while that many count open connections.
+    """
+
+    def __init__(self, most: int = VISITORS_MAX) -> None:
+        self._most = most
+        self._limiters: OrderedDict[tuple[str, str, str | None], RateLimitManager] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._limiters)
+
+    def limiter(self, key: tuple[str, str, str | None], limits: lbcore.LimitClass) -> RateLimitManager:
+        """The limiter of a client, an app and a class."""
+        found = self._limiters.get(key)
+        if found is not None:
+            self._limiters.move_to_end(key)
+            return found
+        made = limits.manager(f"{key[0]}/{key[1]}", scope="client")
+        self._limiters[key] = made
+        self._make_room()
+        return made
+
+    def _make_room(self) -> None:
+        if len(self._limiters) <= self._most:
+            return
+        for key, manager in list(islice(self._limiters.items(), LOOKED_AT)):
+            if manager.open or manager.waiting:
+                self._limiters.move_to_end(key)  # in use; the next look is at others
+            elif len(self._limiters) > self._most:
+                del self._limiters[key]
 
 
 def _core_class(limits: LimitClass) -> lbcore.LimitClass:

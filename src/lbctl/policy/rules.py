@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lbcore import PolicyClient
+from lbcore import PeerCertificate, PolicyClient
 from lbctl.config.model import Config, LimitClass
 from lbctl.config.references import DEFAULT_CLASS
+from lbctl.policy.certificate_claims import CertificateClaims
+from lbctl.policy.store import Answer, ClientRecord
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the configuration says about one certificate and one app.
+    """What the rules say about one certificate and one app.
 
     Attributes:
         client: the client's name, or None when nobody has the serial.
@@ -34,33 +36,58 @@ class Rules:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._names = {
-            serial: name for name, client in config.clients.items() for serial in client.serials
-        }  # a serial belongs to one client; the configuration's own rules see to that
+        self._records: dict[int, ClientRecord] = {}  # a serial has one client; the configuration's rules
+        for name, client in config.clients.items():
+            record = ClientRecord(name, frozenset(client.apps), client.limits, client.disabled)
+            self._records.update(dict.fromkeys(client.serials, record))
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether clients may be known that the configuration does not list."""
+        return self._config.client_store is not None or self._config.certificate_claims
+
+    @property
+    def claims(self) -> CertificateClaims | None:
+        """What reads the claims of certificates, where they count."""
+        return CertificateClaims(self._config) if self._config.certificate_claims else None
+
+    def record(self, serial: int) -> ClientRecord | None:
+        """The client the configuration lists this serial for."""
+        return self._records.get(serial)
+
+    def lists(self, client: str) -> bool:
+        """Whether the configuration has a client of that name."""
+        return client in self._config.clients
 
     def judge(self, serial: int, app: str) -> Decision:
-        """May the owner of this serial use this app?"""
-        name = self._names.get(serial)
-        if name is None:
-            return Decision(None, "unknown_serial")
-        client = self._config.clients[name]
-        if client.disabled:
-            return Decision(name, "client_disabled")
-        if app not in client.apps:
-            return Decision(name, "app_not_allowed")
-        return Decision(name, None)
+        """May the owner of this serial use this app, by the configuration alone?"""
+        return self.decide(self.record(serial), app)
 
-    def class_name(self, client: str | None, app: str) -> str | None:
-        """The class of limits that holds for a client in an app, or None without limits.
+    def decide(self, record: ClientRecord | None, app: str) -> Decision:
+        """May this client use this app?
+
+        A client that the configuration disables stays out under its name, whoever else knows it.
+        """
+        if record is None:
+            return Decision(None, "unknown_serial")
+        listed = self._config.clients.get(record.name)
+        if record.disabled or (listed is not None and listed.disabled):
+            return Decision(record.name, "client_disabled")
+        if app not in record.apps:
+            return Decision(record.name, "app_not_allowed")
+        return Decision(record.name, None)
+
+    def class_for(self, record: ClientRecord, app: str) -> str | None:
+        """The class of limits that holds for this client in an app, or None without limits.
 
         The client's own class for that app comes before the app's, which comes before `default`.
         """
+        return record.limits[app] if app in record.limits else self._class_of_app(app)
+
+    def class_name(self, client: str | None, app: str) -> str | None:
+        """The same for a client the configuration lists, by its name; None is any client."""
         record = self._config.clients.get(client) if client is not None else None
-        if record is not None and app in record.limits:
-            return record.limits[app]
-        if app in self._config.apps and self._config.apps[app].limits is not None:
-            return self._config.apps[app].limits
-        return DEFAULT_CLASS if DEFAULT_CLASS in self._config.limits else None
+        return record.limits[app] if record is not None and app in record.limits else self._class_of_app(app)
 
     def limits(self, client: str | None, app: str) -> LimitClass | None:
         """The class itself."""
@@ -92,6 +119,25 @@ class Rules:
             PolicyClient(name, client.serials, client.apps, client.disabled)
             for name, client in self._config.clients.items()
         ]
+
+    def _class_of_app(self, app: str) -> str | None:
+        if app in self._config.apps and self._config.apps[app].limits is not None:
+            return self._config.apps[app].limits
+        return DEFAULT_CLASS if DEFAULT_CLASS in self._config.limits else None
+
+
+class ConfigStore:
+    """The clients the configuration lists, as a `ClientStore`. It never blocks and never fails.
+
+    Thread-safety: may be called from any thread.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def find(self, peer: PeerCertificate) -> Answer:
+        """As `ClientStore.find`; it holds until the configuration changes."""
+        return Answer(self._rules.record(peer.serial))
 
 
 def policy_clients(config: Config) -> list[PolicyClient]:
