@@ -100,7 +100,7 @@ class Authority:
             usages: extended key usages; none: no such extension.
             starts, ends: validity, from now.
             key: default: a new ECDSA P-256 key.
-            addresses: subject alternative names, host names or IP addresses.
+            addresses: subject alternative names, host names, IP addresses or URNs.
             names_issuer_key: has an authority key identifier; else only a name says whose it is.
         """
         private_key = key or ec.generate_private_key(ec.SECP256R1())
@@ -213,6 +213,8 @@ def _subject(name: str) -> x509.Name:
 
 
 def _alternative(address: str) -> x509.GeneralName:
+    if address.startswith("urn:"):
+        return x509.UniformResourceIdentifier(address)
     try:
         return x509.IPAddress(ipaddress.ip_address(address))
     except ValueError:

@@ -36,6 +36,7 @@ class Rules:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._claims = CertificateClaims(config) if config.certificate_claims else None
         self._records: dict[int, ClientRecord] = {}  # a serial has one client; the configuration's rules
         for name, client in config.clients.items():
             record = ClientRecord(name, frozenset(client.apps), client.limits, client.disabled)
@@ -49,7 +50,7 @@ class Rules:
     @property
     def claims(self) -> CertificateClaims | None:
         """What reads the claims of certificates, where they count."""
-        return CertificateClaims(self._config) if self._config.certificate_claims else None
+        return self._claims
 
     def record(self, serial: int) -> ClientRecord | None:
         """The client the configuration lists this serial for."""
