@@ -140,7 +140,7 @@ class HttpStore:
         except EndpointFailed as error:
             return self._failed(peer, str(error), down=True)
         except BaseException:
-            self._failed(peer, "an error of this program", down=True)
+            self._note_failure(peer, "an error of this program", down=True)
             raise
         self._outage.over()
         if response.status not in (FOUND, UNKNOWN):
@@ -167,12 +167,16 @@ class HttpStore:
         Raises:
             StoreUnavailable: nothing.
         """
+        self._note_failure(peer, problem, down=down)
+        with self._lock:
+            return self._instead(peer.serial)
+
+    def _note_failure(self, peer: PeerCertificate, problem: str, *, down: bool) -> None:
         self._outage.failed(problem, peer.serial_hex, down=down)
         with self._lock:
             known = self._known.get(peer.serial, _Known(0.0))
             known.failed, known.until = True, self._clock() + MOMENT
             self._remember(peer.serial, known)
-            return self._instead(peer.serial)
 
     # ---- remembering; called with the lock held
 
