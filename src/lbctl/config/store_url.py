@@ -40,7 +40,7 @@ class StoreUrl:
     target: str
 
     def for_serial(self, digits: str) -> str:
-        """The target of the request about a serial, in upper-case hexadecimal."""
+        """The target of the request about a serial: whole octets in upper-case hexadecimal."""
         return self.target.replace(PLACEHOLDER, digits)
 
 
