@@ -112,7 +112,13 @@ ASKS_MAX = 4096                  # questions between two looks of the policy thr
 # ---- Listener ------------------------------------------------------------------------------------
 
 cdef class Listener:
-    """One listening port of an application; made by ``Engine.listen``."""
+    """One listening port of an application; made by ``Engine.listen``.
+
+    Attributes:
+        application: where its connections go.
+        address: ``host:port``, with the port that was taken where 0 was asked for.
+        port: that port.
+    """
 
     cdef listener_t *cell        # one reference
     cdef readonly Application application
@@ -161,6 +167,12 @@ cdef class Engine:
         authorize_threads: sync authorizers that run at once.
         tls_engine: ``"auto"`` or a name from ``tls_engines()``.
         on_records: called with a list of Record on the engine's record thread; None: no records.
+
+    Attributes:
+        workers: how many there are.
+        max_connections: connections at once.
+        tls_engine: the one in use, a name from ``tls_engines()``.
+        state: ``"new"``, ``"running"``, ``"stopping"``, ``"stopped"``; ``"forked"`` in a child of ``fork``.
 
     Thread-safety: every method may be called from any thread.
 

@@ -93,6 +93,9 @@ cdef class RateLimitManager:
         parent: the scope around this one, or None; 4 scopes at most.
         clock: a ManualClock for tests; such a manager cannot serve connections of an engine.
 
+    Attributes:
+        limits: all of the limits above, as a LimitClass.
+
     Raises:
         TypeError, ValueError: naming the argument.
     """

@@ -225,13 +225,15 @@ def outcome(port: int, context: ssl.SSLContext) -> End:
         return client.receive_to_end()[1]
 
 
-def plain(port: int, *, receive_buffer: int | None = None) -> socket.socket:
-    """A TCP connection with a deadline on everything."""
+def plain(port: int, *, receive_buffer: int | None = None, source: str | None = None) -> socket.socket:
+    """A TCP connection with a deadline on everything, from an address of loopback if one is given."""
     sock = socket.socket()
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.settimeout(SOCKET_TIMEOUT)
     try:
+        if source is not None:
+            sock.bind((source, 0))
         sock.connect((HOST, port))
     except BaseException:
         sock.close()

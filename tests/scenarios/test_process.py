@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from kit.clients import plain
 from kit.fixtures import Keep
+from kit.programs import Program
 from kit.sockets import End, read_to_end
 from kit.upstreams import Upstream
-from kit.waiting import PATIENCE, wait_until
+from kit.waiting import wait_until
 
 PROGRAM = Path(__file__).parent / "programs" / "serve.py"
 
 
-class Program:
-    """serve.py at work."""
-
-    def __init__(self, how: str, upstream: Upstream, *more: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), how, str(upstream.port), *more],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
-
-    def ends(self) -> tuple[int, str, str]:
-        """Exit status, output and errors, with its input closed."""
-        output, errors = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, output, errors
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
 @pytest.fixture
 def run(keep: Keep, upstream: Upstream) -> Callable[..., Program]:
-    return lambda how, *more: keep(Program(how, upstream, *more))
+    return lambda how, *more: keep(Program(PROGRAM, how, str(upstream.port), *more))
 
 
 def refuses(port: int) -> bool:
