@@ -156,6 +156,13 @@ class TlsClient:
         self.send(data)
         assert self.receive(len(data)) == data
 
+    def is_served(self) -> bool:
+        """Whether one byte comes back; if not, it was turned away for now, without an alert."""
+        self.send(b"x")
+        answer = self._read(1)
+        assert answer in (b"x", End.CLOSE_NOTIFY), f"ended with {answer}"
+        return answer == b"x"
+
     def close(self) -> None:
         """Ends as polite clients do, if it has not ended yet."""
         if self.sock.fileno() >= 0:

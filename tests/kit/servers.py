@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 
 #: Program -> how to get it.
 PACKAGES = {
     "curl": "apt-get install curl",
+    "faketime": "apt-get install faketime",
     "mariadb": "apt-get install mariadb-client",
     "mariadbd": "apt-get install mariadb-server",
     "mariadb-install-db": "apt-get install mariadb-server",
@@ -30,6 +32,13 @@ def require_server(program: str) -> str:
     if os.environ.get(REQUIRED_VARIABLE) == "1":
         pytest.fail(message)
     pytest.skip(message)
+
+
+def require_fake_clock() -> str:
+    """Where libfaketime is, for LD_PRELOAD in programs with threads."""
+    program = Path(require_server("faketime")).resolve()
+    (library,) = program.parent.parent.glob("lib*/**/libfaketimeMT.so.1")
+    return str(library)
 
 
 def free_port() -> int:
