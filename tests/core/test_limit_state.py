@@ -1,4 +1,4 @@
-"""RateLimitManager.snapshot and restore: a restart forgives nothing, and a damaged snapshot is no snapshot."""
+"""RateLimitManager.snapshot and restore: a restart forgives nothing, a damaged snapshot is refused."""
 
 from __future__ import annotations
 

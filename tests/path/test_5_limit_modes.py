@@ -189,18 +189,18 @@ def test_a_greedy_client_waits_behind_itself(
     balance: MakeBalancer, upstream: Upstream, pki: Pki, keep: Keep, workers: int
 ) -> None:
     """Both are held back by the application; each gets every other turn while both wait."""
-    shared = RateLimitManager("app", rate=10, burst=1, on_exceed="delay", max_wait=60, scope="application")
+    shared = RateLimitManager("app", rate=3, burst=1, on_exceed="delay", max_wait=60, scope="application")
     lb = balance(upstream, app={"limits": shared}, engine={"workers": workers})
     greedy = lb.policy.limit(pki.alice, "web", limits=RateLimitManager("alice"))
     modest = lb.policy.limit(pki.bob, "web", limits=RateLimitManager("bob"))
     many = [keep(connect(pki, lb.port)) for _ in range(40)]
-    wait_until(lambda: shared.waiting >= 36)
+    wait_until(lambda: shared.waiting >= 20)  # how many got in meanwhile depends on the machine
     before = greedy.admitted
     few = [keep(connect(pki, lb.port, pki.bob)) for _ in range(2)]
     for client in few:
         client.echo(b"x")
     assert modest.admitted == 2
-    assert greedy.admitted - before <= 25  # it would have been all 36 of them
+    assert greedy.admitted - before <= 14  # it would have been all 20 of them
     for client in (*many, *few):
         client.close()
     wait_until(lambda: shared.waiting == shared.open == 0)
