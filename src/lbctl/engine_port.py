@@ -29,6 +29,17 @@ _ADVICE = {
 }
 
 
+def missing_engine(config: Config) -> str | None:
+    """Why this build has no TLS engine of the name the configuration asks for, or None when it has."""
+    compiled = lbcore.tls_engines()
+    if config.tls is None or config.tls.engine == "auto" or config.tls.engine in compiled:
+        return None
+    others = f"this build has no {config.tls.engine}; write {' or '.join(compiled)}"
+    if config.tls.engine == "openssl":
+        return f"{others}, or install OpenSSL's headers (Debian: libssl-dev) and lbctl again"
+    return others
+
+
 class CannotListen(LbctlError):
     """Ports that did not open; the text has a sentence for each of them."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from kit.commands import lbctl_inside
 
+import lbcore
 from lbctl.certificates import Purpose, create_ca, issue
 
 GOOD = """\
@@ -51,6 +52,18 @@ def test_every_error_with_its_place(good: Path) -> None:
     assert "lb.yaml:5:5: error: apps.web.lisen: unknown key; did you mean 'listen'?" in lines
     assert "lb.yaml:6:27: error: apps.web.upstreams.0.address: expected HOST:PORT" in lines
     assert lines[-1] == "3 errors."
+
+
+def test_an_engine_that_was_not_compiled(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good.write_text(good.read_text().replace("tls: {", "tls: {engine: openssl, "))
+    compiled = {"s2n": "s2n-tls"}
+    with monkeypatch.context() as patched:
+        patched.setattr(lbcore, "tls_engines", lambda: compiled)
+        ran = lbctl_inside("check", cwd=good.parent)
+        assert ran.code == 1
+        assert "lb.yaml:2:15: error: tls.engine: this build has no openssl; write s2n, or install" in ran.err
+        compiled["openssl"] = "3.0"
+        assert lbctl_inside("check", cwd=good.parent).code == 0
 
 
 def test_certificates_are_looked_at(good: Path) -> None:

@@ -91,6 +91,7 @@ class Authority:
         key: PrivateKey | None = None,
         addresses: Sequence[str] = (),
         names_issuer_key: bool = True,
+        organizations: Sequence[str] = (),
     ) -> Identity:
         """A leaf with its key on disk; the chain up to, and without, the root is in the same file.
 
@@ -102,12 +103,13 @@ class Authority:
             key: default: a new ECDSA P-256 key.
             addresses: subject alternative names, host names, IP addresses or URNs.
             names_issuer_key: has an authority key identifier; else only a name says whose it is.
+            organizations: more attributes of the subject.
         """
         private_key = key or ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateBuilder()
-            .subject_name(_subject(name))
+            .subject_name(_subject(name, organizations))
             .issuer_name(_subject(self.name))
             .public_key(private_key.public_key())
             .serial_number(serial or x509.random_serial_number())
@@ -208,8 +210,9 @@ def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=30)
 
 
-def _subject(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+def _subject(name: str, organizations: Sequence[str] = ()) -> x509.Name:
+    more = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, text) for text in organizations]
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name), *more])
 
 
 def _alternative(address: str) -> x509.GeneralName:
