@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 Pem = str | bytes | os.PathLike[str]
+_ONE = (str, bytes, os.PathLike)
 ALPN_MAX = 16
 
 
@@ -20,6 +21,9 @@ class ServerTLS:
         key: its private key: a path, or PEM as bytes.
         client_ca: the one CA that issues client certificates: a path, or PEM as bytes.
         alpn: application protocols offered (RFC 7301), most wanted first.
+        crl: certificate revocation lists (RFC 5280) of ``client_ca``: a path, PEM as bytes, or a sequence
+            of those. Read by ``Engine.listen``, which needs the package ``cryptography`` for that. When
+            one is out of date, every client is refused (``crl_expired``).
 
     Raises:
         TypeError, ValueError: naming the attribute.
@@ -29,6 +33,7 @@ class ServerTLS:
     key: Pem = field(repr=False)
     client_ca: Pem
     alpn: Sequence[str] = ()
+    crl: Pem | Sequence[Pem] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.alpn, str | bytes):
@@ -40,6 +45,19 @@ class ServerTLS:
                 raise ValueError(f"alpn: protocol names of 1 to 255 bytes, not {name!r}")
         if len(self.alpn) > ALPN_MAX:
             raise ValueError(f"alpn: at most {ALPN_MAX} protocols")
+        if self.crl is not None and not isinstance(self.crl, _ONE):
+            if not isinstance(self.crl, Sequence) or not self.crl:
+                raise TypeError(f"crl: a path, PEM as bytes, a sequence of those, or None, not {self.crl!r}")
+            for one in self.crl:
+                if not isinstance(one, _ONE):
+                    raise TypeError(f"crl: paths or PEM as bytes, not {one!r}")
+
+
+def revocation_lists(settings: ServerTLS) -> tuple[Pem, ...]:
+    """``crl`` as a sequence."""
+    if settings.crl is None:
+        return ()
+    return (settings.crl,) if isinstance(settings.crl, _ONE) else tuple(settings.crl)
 
 
 def read_pem(source: Pem) -> bytes:

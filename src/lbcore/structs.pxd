@@ -151,8 +151,15 @@ cdef struct app_t:               # counters: any thread; the rest: set when made
     bint truncated_is_eof
 
 
-cdef struct tls_generation_t:    # one certificate, key and CA; frozen
+cdef struct revoked_t:           # what the CA's revocation lists say; frozen, one block of memory
+    uint64_t ends_ns             # wall clock: when the first of the lists is out of date
+    uint32_t count
+    uint8_t *serials             # SERIAL_OCTETS_MAX each, zeros in front; ascending
+
+
+cdef struct tls_generation_t:    # one certificate, key, CA and its revocation lists; frozen
     refs_t refs
+    revoked_t *revoked           # owned; NULL: no lists
     const tls_engine_t *engine
     void *config
     uint64_t id                  # part of the verdict cache's key

@@ -2,10 +2,13 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from lbcore.settings import read_pem
+from lbcore.revocation import read_revoked
+from lbcore.settings import read_pem, revocation_lists
 
 from lbcore.parts.cells cimport name_new, policy_unref, tls_new, tls_unref
 from lbcore.parts.policy cimport policy_add, policy_allow, policy_new
+from lbcore.parts.revoked cimport revoked_new, revoked_set
+from lbcore.structs cimport revoked_t
 from lbcore.sys.atomics cimport counter_next, counter_t
 from lbcore.tls.engine cimport tls_material_t
 
@@ -54,7 +57,26 @@ cdef tls_generation_t *make_tls(const tls_engine_t *engine, object settings) exc
     if generation.config == NULL:
         tls_unref(generation)
         raise ValueError(f"tls: {problem.decode('utf-8', 'replace')}")
+    lists = revocation_lists(settings)
+    if lists:
+        try:
+            generation.revoked = make_revoked(read_revoked(lists, client_ca))
+        except BaseException:
+            tls_unref(generation)
+            raise
     return generation
+
+
+cdef revoked_t *make_revoked(object found) except NULL:
+    cdef bytes serial
+    cdef revoked_t *revoked = revoked_new(<uint32_t>len(found.serials))
+    if revoked == NULL:
+        raise MemoryError
+    for i, number in enumerate(found.serials):
+        serial = number.to_bytes((number.bit_length() + 7) // 8, "big")
+        revoked_set(revoked, <uint32_t>i, serial, <uint8_t>len(serial))
+    revoked.ends_ns = <uint64_t>(int(found.ends.timestamp()) * 1000000000)
+    return revoked
 
 
 cdef policy_t *make_policy(list clients) except NULL:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lbcore
-from lbctl.config.faults import dotted
+from lbcore.revocation import read_revoked
+from lbctl.config.faults import Fault, dotted
 from lbctl.config.model import App, Config
 from lbctl.config.values import shorten
 from lbctl.errors import LbctlError
@@ -29,8 +31,25 @@ _ADVICE = {
 }
 
 
-def missing_engine(config: Config) -> str | None:
-    """Why this build has no TLS engine of the name the configuration asks for, or None when it has."""
+def faults(config: Config) -> Iterator[Fault]:
+    """What the engine would refuse at the start although the configuration alone is right."""
+    message = _missing_engine(config)
+    if message is not None:
+        yield Fault(("tls", "engine"), message)
+    if config.tls is not None and config.tls.crl:
+        try:
+            read_revoked(config.tls.crl, config.tls.client_ca.read_bytes())
+        except ValueError as error:
+            argument, _, problem = str(error).partition(": ")
+            if argument == "crl":  # else it is the CA that cannot be read, which has been said
+                yield Fault(("tls", "crl"), problem)
+        except OSError as error:
+            if Path(str(error.filename)) in config.tls.crl:
+                problem = f"cannot read {shorten(str(error.filename), 200)}: {error.strerror}"
+                yield Fault(("tls", "crl"), problem)
+
+
+def _missing_engine(config: Config) -> str | None:
     compiled = lbcore.tls_engines()
     if config.tls is None or config.tls.engine == "auto" or config.tls.engine in compiled:
         return None
@@ -250,7 +269,13 @@ def _server_tls(config: Config, app: App) -> lbcore.ServerTLS:
     if config.tls is None:  # a configuration with an app that needs it does not load
         raise ValueError("tls: missing")
     own = app.tls or config.tls
-    return lbcore.ServerTLS(cert=own.cert, key=own.key, client_ca=config.tls.client_ca, alpn=app.alpn)
+    return lbcore.ServerTLS(
+        cert=own.cert,
+        key=own.key,
+        client_ca=config.tls.client_ca,
+        alpn=app.alpn,
+        crl=config.tls.crl or None,
+    )
 
 
 def _setting(error: ValueError) -> str:
@@ -271,6 +296,8 @@ def _listen_problem(name: str, app: App, error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
         advice = _ADVICE.get(error.errno or 0)
         return f"{dotted(('apps', name, 'listen'))}: {error.strerror}{f' ({advice})' if advice else ''}"
+    if str(error).startswith("crl: "):
+        return f"tls.{error}"
     return f"{dotted(('apps', name))}: {error}"
 
 

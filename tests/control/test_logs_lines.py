@@ -232,7 +232,7 @@ def test_words_of_a_connection() -> None:
 NOTHING_TO_CONFIGURE = {
     "handshake_too_big", "handshake_failed", "client_blocked",
     # of later versions
-    "revoked", "crl_expired", "upstream_tls",
+    "upstream_tls",
 }  # fmt: skip
 REFUSALS = REASONS[REASONS.index("node_full") : REASONS.index("client_closed")]
 

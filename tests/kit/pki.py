@@ -129,6 +129,34 @@ class Authority:
         certificate = builder.sign(self.private_key, hashes.SHA256())
         return _write(self.folder, name, certificate, private_key, self._intermediates())
 
+    def crl(
+        self,
+        *serials: int,
+        starts: dt.timedelta = -DAY,
+        ends: dt.timedelta = 7 * DAY,
+        extension: x509.ExtensionType | None = None,
+    ) -> bytes:
+        """A revocation list, PEM.
+
+        Args:
+            serials: who is on it.
+            starts, ends: its dates, from now.
+            extension: a critical one that it has besides.
+        """
+        now = dt.datetime.now(dt.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(_subject(self.name))
+            .last_update(now + starts)
+            .next_update(now + ends)
+        )
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=True)
+        for serial in serials:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - DAY)
+            builder = builder.add_revoked_certificate(entry.build())
+        return builder.sign(self.private_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
     def _intermediates(self) -> bytes:
         return b"" if self.parent is None else _pem(self.certificate) + self.parent._intermediates()
 

@@ -128,6 +128,7 @@ cdef void tls_unref(tls_generation_t *tls) noexcept nogil:
     if tls != NULL and refs_give(&tls.refs):
         if tls.config != NULL:
             tls.engine.config_free(tls.config)
+        free(tls.revoked)
         free(tls)
 
 

@@ -4,14 +4,17 @@ The TLS library has verified signature, dates and the client's possession of the
 the first sight of a certificate: that the verified chain is the leaf and the configured CA and nothing
 between (a sub-CA could mint the same serial), that its purpose is client authentication, and that its
 key is not too weak. A certificate whose verdict is cached under the same TLS generation passed all that.
+Whether the CA has revoked it is looked up every time: the lists may have ended meanwhile.
 """
 
 from lbcore.codes cimport REASON_NO_CERTIFICATE, REASON_NONE, STEP_CLOSE, STEP_NEXT
 from lbcore.parts.cells cimport verdict_ref
 from lbcore.parts.der cimport der_serial
+from lbcore.parts.revoked cimport revoked_judge
 from lbcore.parts.strangers cimport stranger_leave
 from lbcore.parts.verdicts cimport verdicts_find
 from lbcore.structs cimport verdict_t
+from lbcore.sys.linux cimport wall_ns
 from lbcore.tls.engine cimport tls_peer_t
 
 
@@ -26,6 +29,10 @@ cdef step_t authenticate_step(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.reason = der_serial(peer.leaf, peer.leaf_length, conn.serial, &conn.serial_length)
     if conn.reason != REASON_NONE:
         return STEP_CLOSE
+    if conn.tls.revoked != NULL:
+        conn.reason = revoked_judge(conn.tls.revoked, conn.serial, conn.serial_length, wall_ns())
+        if conn.reason != REASON_NONE:
+            return STEP_CLOSE
     cached = verdicts_find(worker, conn.listener.id, conn.tls.id, peer.leaf, <unsigned int>peer.leaf_length)
     if cached != NULL:
         conn.verdict = verdict_ref(cached)

@@ -25,9 +25,21 @@ from lbcore.parts.early cimport early_keep
 from lbcore.parts.legs cimport leg_flush, leg_io, leg_put
 from lbcore.parts.policy cimport policy_judge
 from lbcore.parts.poller cimport poller_want
+from lbcore.parts.revoked cimport revoked_judge
 from lbcore.parts.timers cimport timer_arm, timer_disarm
 from lbcore.structs cimport BATCH_MIN, LEG_READABLE, RECORD_MAX, name_t
-from lbcore.sys.linux cimport EAGAIN, EINTR, EPOLLIN, EPOLLOUT, EPOLLRDHUP, errno, memcpy, monotonic_ns, recv
+from lbcore.sys.linux cimport (
+    EAGAIN,
+    EINTR,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDHUP,
+    errno,
+    memcpy,
+    monotonic_ns,
+    recv,
+    wall_ns,
+)
 from lbcore.tls.engine cimport TLS_DONE, TLS_FAILED, tls_failure_t, tls_io_t, tls_result_t
 
 cdef enum:
@@ -128,12 +140,15 @@ cdef step_t consume(conn_t *conn, worker_t *worker, size_t length) noexcept nogi
 
 
 cdef reason_t judge(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil:
-    """For an engine that can put the reason into an alert: what the native policy knows against this
-    certificate. The client has not proven yet that it has the key, so nothing but a refusal comes of it."""
+    """For an engine that can put the reason into an alert: what revocation lists and the native policy know
+    against this certificate. The client has not proven yet that it has the key, so nothing but a refusal
+    comes of it."""
     cdef conn_t *conn = <conn_t *>io.judged
     cdef worker_t *worker = <worker_t *>io.judging
     cdef name_t *client = NULL
     cdef reason_t reason = der_serial(leaf, length, conn.serial, &conn.serial_length)
+    if reason == REASON_NONE and conn.tls.revoked != NULL:
+        reason = revoked_judge(conn.tls.revoked, conn.serial, conn.serial_length, wall_ns())
     if reason != REASON_NONE or not conn.listener.uses_policy or worker.snapshot.policy == NULL:
         return reason
     reason = policy_judge(worker.snapshot.policy, conn.serial, conn.serial_length, conn.app.name, &client)

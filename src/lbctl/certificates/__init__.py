@@ -25,11 +25,13 @@ from lbctl.certificates.folder import (
     list_certificates,
     read_ca,
 )
+from lbctl.certificates.revocation import CRL_DAYS, RevocationList, renew, revoke, revoked_serials
 from lbctl.certificates.starter import Starter, StarterClient, starter
 
 __all__ = [
     "CA_DAYS",
     "CA_NAME",
+    "CRL_DAYS",
     "LEAF_DAYS",
     "Authority",
     "DemoCertificates",
@@ -38,6 +40,7 @@ __all__ = [
     "Issued",
     "Listed",
     "Purpose",
+    "RevocationList",
     "Starter",
     "StarterClient",
     "create_ca",
@@ -47,5 +50,8 @@ __all__ = [
     "issue",
     "list_certificates",
     "read_ca",
+    "renew",
+    "revoke",
+    "revoked_serials",
     "starter",
 ]

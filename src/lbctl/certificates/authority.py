@@ -125,7 +125,7 @@ class Authority:
             .add_extension(_key_usage(ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose.value]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(self._authority_key_identifier(), critical=False)
+            .add_extension(self.key_identifier(), critical=False)
         )
         if alternative_names:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternative_names), critical=False)
@@ -135,7 +135,8 @@ class Authority:
         """Whether this CA signed the certificate."""
         return issued_by(certificate, self.certificate)
 
-    def _authority_key_identifier(self) -> x509.AuthorityKeyIdentifier:
+    def key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        """How what it signs names its key."""
         try:
             own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         except x509.ExtensionNotFound:

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from lbctl import certificates
-from lbctl.certificates import Description, Issued, Listed, Purpose, files
+from lbctl.certificates import Description, Issued, Listed, Purpose, RevocationList, files
 from lbctl.cli.output import json_option, write_json
 from lbctl.cli.stanza import CLAIMS_STANZA, client_stanza, server_stanza
-from lbctl.config.values import check_name, shorten
+from lbctl.config.values import check_name, format_serial, shorten
 
 DIRECTORY = Path("certs")
 _DAYS = click.IntRange(1, 36500)
@@ -20,7 +20,8 @@ _DAYS = click.IntRange(1, 36500)
 def cert() -> None:
     """A small certificate authority: one CA in a folder, which issues clients and servers directly.
 
-    Keys are ECDSA P-256 and readable by their owner only. Nothing is ever overwritten.
+    Keys are ECDSA P-256 and readable by their owner only. Nothing is ever overwritten but the CA's
+    revocation list.
     """
 
 
@@ -96,19 +97,60 @@ def issue(
     click.echo(_stanza(issued, directory, bool(apps)), nl=False)
 
 
+@cert.command()
+@click.argument("which", metavar="NAME|FILE|SERIAL")
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), default=DIRECTORY, help="The CA's folder (certs)."
+)
+@click.option(
+    "--days", type=_DAYS, default=certificates.CRL_DAYS, show_default=True, help="Until the next list is due."
+)
+@click.option("--dry-run", is_flag=True, help="Write nothing.")
+@json_option
+def revoke(which: str, directory: Path, days: int, dry_run: bool, as_json: bool) -> None:
+    """Put a certificate on the CA's revocation list, ca.crl.
+
+    Balancers that name the list in tls.crl refuse the certificate after their next start. Once the list
+    is out of date they refuse everybody: renew it in time with lbctl cert crl.
+    """
+    found = certificates.revoke(directory, which, days=days, dry_run=dry_run)
+    if as_json:
+        _write_crl_json(found, dry_run)
+        return
+    said = ("would be revoked" if dry_run else "revoked") if found.added else "was revoked before"
+    click.echo(f"serial {format_serial(found.serial or 0)} {said}")
+    _write_crl(found, dry_run)
+
+
+@cert.command()
+@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=DIRECTORY)
+@click.option(
+    "--days", type=_DAYS, default=certificates.CRL_DAYS, show_default=True, help="Until the next list is due."
+)
+@json_option
+def crl(directory: Path, days: int, as_json: bool) -> None:
+    """Sign the revocation list of DIR (./certs) anew, so that it lasts longer."""
+    found = certificates.renew(directory, days=days)
+    if as_json:
+        _write_crl_json(found, False)
+        return
+    _write_crl(found, False)
+
+
 @cert.command("list")
 @click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=DIRECTORY)
 @json_option
 def list_(directory: Path, as_json: bool) -> None:
     """List the certificates of DIR (./certs)."""
     listed = certificates.list_certificates(directory)
+    revoked = certificates.revoked_serials(directory)
     if as_json:
-        write_json([_listed_json(one) for one in listed])
+        write_json([_listed_json(one, revoked) for one in listed])
         return
     if not listed:
         click.echo(f"no certificates in {_path(directory)}; make a CA with: lbctl cert init", err=True)
         return
-    rows = [("NAME", "FOR", "SERIAL", "ENDS", "REMARKS"), *map(_row, listed)]
+    rows = [("NAME", "FOR", "SERIAL", "ENDS", "REMARKS"), *(_row(one, revoked) for one in listed)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
@@ -137,6 +179,29 @@ def show(file: Path, as_json: bool) -> None:
     }
     for label, value in rows.items():
         click.echo(f"{label:<8} {value}")
+
+
+def _write_crl(found: RevocationList, dry_run: bool) -> None:
+    count = len(found.serials)
+    click.echo(
+        f"{_path(found.file)}  list {found.number}, {count} {'entry' if count == 1 else 'entries'}, "
+        f"the next is due by {found.ends:%Y-%m-%d %H:%M} UTC{' (not written)' if dry_run else ''}"
+    )
+    click.echo("\nfor lb.yaml:\n")
+    click.echo(f"tls:\n  crl: {found.file}")
+
+
+def _write_crl_json(found: RevocationList, dry_run: bool) -> None:
+    write_json(
+        {
+            "file": str(found.file),
+            "written": not dry_run,
+            "number": found.number,
+            "next_update": f"{found.ends:%Y-%m-%dT%H:%M:%SZ}",
+            "serials": [format_serial(serial) for serial in found.serials],
+            "added": found.added,
+        }
+    )
 
 
 def _claimed(apps: tuple[str, ...]) -> dict[str, str | None]:
@@ -174,20 +239,27 @@ def _stanza(issued: Issued, directory: Path, claims: bool) -> str:
     return CLAIMS_STANZA if claims else client_stanza(issued.name, issued.description.serial)
 
 
-def _listed_json(one: Listed) -> dict[str, object]:
+def _listed_json(one: Listed, revoked: frozenset[int]) -> dict[str, object]:
     return {
         "name": one.name,
         "issued_here": one.issued_here,
         "has_key": one.has_key,
+        "revoked": _is_revoked(one, revoked),
         **one.description.as_json(),
     }
 
 
-def _row(one: Listed) -> tuple[str, str, str, str, str]:
+def _is_revoked(one: Listed, revoked: frozenset[int]) -> bool:
+    return one.issued_here and one.description.serial in revoked
+
+
+def _row(one: Listed, revoked: frozenset[int]) -> tuple[str, str, str, str, str]:
     description = one.description
     remarks = [] if one.issued_here else ["not issued by the CA here"]
     if not one.has_key:
         remarks.append("no key here")
+    if _is_revoked(one, revoked):
+        remarks.append("revoked")
     return (
         _text(one.name),
         ", ".join(description.purposes) or "-",

@@ -12,7 +12,6 @@ import click
 from lbctl import config
 from lbctl.cli.output import json_option, write_json
 from lbctl.config import Loaded, Problem
-from lbctl.config.faults import Fault
 from lbctl.config.search import PLACES, VARIABLE
 from lbctl.config.values import shorten
 from lbctl.errors import ConfigInvalid, ConfigMissing, ExitCode
@@ -88,18 +87,16 @@ def _findings(explicit: Path | None, sets: tuple[str, ...]) -> Findings:
         findings.problems.extend((*error.problems, *error.warnings))
     else:
         findings.problems.extend((*findings.loaded.warnings, *config.check_files(findings.loaded)))
-        findings.problems.extend(_tls_engine(findings.loaded))
+        findings.problems.extend(_data_plane(findings.loaded))
     return findings
 
 
-def _tls_engine(loaded: Loaded) -> Iterator[Problem]:
+def _data_plane(loaded: Loaded) -> Iterator[Problem]:
     try:
-        from lbctl.engine_port import missing_engine
+        from lbctl.engine_port import faults
     except (ImportError, OSError, RuntimeError):
         return  # a configuration may be checked where the data plane does not run
-    message = missing_engine(loaded.config)
-    if message is not None:
-        yield loaded.places.problem(Fault(("tls", "engine"), message))
+    yield from map(loaded.places.problem, faults(loaded.config))
 
 
 def _nothing_found() -> str:

@@ -292,6 +292,18 @@ StoreUrl = Annotated[
     ),
 ]
 FilePath = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
+FilePaths = Annotated[
+    tuple[FilePath, ...],
+    BeforeValidator(lambda value: value if isinstance(value, list | tuple) else [value]),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "items": {"type": "string", "minLength": 1}},
+            ]
+        }
+    ),
+]
 Name = Annotated[
     str,
     BeforeValidator(_name),

@@ -27,6 +27,7 @@ from lbctl.config.fields import (
     Duration,
     DurationOrZero,
     FilePath,
+    FilePaths,
     Flag,
     Keepalive,
     ListenAddress,
@@ -83,6 +84,8 @@ class Tls(Section):
     """The server's private key, PEM; refused when group or world readable."""
     client_ca: FilePath
     """The one CA certificate that issues client certificates, PEM."""
+    crl: FilePaths = ()
+    """Revocation lists of client_ca, PEM: a file or a list of files. One that has ended refuses everybody."""
     handshake_timeout: Duration = 5.0
     """From accept to a finished handshake."""
     expiry_warning: tuple[Duration, ...] = (30 * 86400.0, 7 * 86400.0, 86400.0)

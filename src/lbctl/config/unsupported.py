@@ -13,7 +13,6 @@ KEYS: tuple[tuple[str, ...], ...] = (
     ("admin",),
     ("cluster",),
     ("on_revoke",),
-    ("tls", "crl"),
     ("tls", "on_revoke"),
     ("apps", "*", "upstream_tls"),
     ("apps", "*", "proxy_protocol"),

@@ -26,6 +26,8 @@ _FIXED = {
     "wrong_issuer": "issue it directly by the CA in tls.client_ca, not by one below it",
     "expired": "it is no longer valid, or this clock is wrong; " + _REISSUE,
     "not_yet_valid": "it is not valid yet: compare the clocks of this machine and of the CA",
+    "revoked": "it is on a list in tls.crl; if the client may come back, " + _REISSUE,
+    "crl_expired": "nobody gets in until tls.crl has a newer list (lbctl cert crl makes one) and a restart",
     "wrong_purpose": "issue it with extendedKeyUsage clientAuth",
     "authz_timeout": "raise authorize_timeout, or find out why the decision takes so long",
     "authz_error": "see the error of the authorizer or of the client store in the log",
