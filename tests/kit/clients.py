@@ -156,6 +156,10 @@ class TlsClient:
         self.send(data)
         assert self.receive(len(data)) == data
 
+    def receive_some(self, length: int) -> bytes | End:
+        """Up to so many bytes when some are there, or how the stream ended."""
+        return self._read(length)
+
     def is_served(self) -> bool:
         """Whether one byte comes back; if not, it was turned away for now, without an alert."""
         self.send(b"x")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
+import ssl
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from kit.balancer import Balancer
@@ -14,6 +17,9 @@ from kit.pki import Pki
 from kit.upstreams import Upstream
 
 ROUNDS = 400
+TRANSFERS = 20
+BROKEN = 500
+GONE = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 REASONS = {
     "not_tls", "handshake_failed", "handshake_too_big", "handshake_timeout", "tls_version", "client_gone",
     "no_certificate", "unknown_ca", "bad_certificate",
@@ -97,3 +103,55 @@ def test_refusals_do_not_cost_memory(balance: MakeBalancer, upstream: Upstream, 
     many()
     first = many()
     assert many() - first < 2 << 20
+
+
+def broken(lb: Balancer, pki: Pki, number: int, good: bytes) -> None:
+    """One handshake that fails, each time in another way."""
+    kind = number % 5
+    if kind == 0:
+        with plain(lb.port) as sock, contextlib.suppress(*GONE):
+            sock.sendall(mutations(number, good))
+        return
+    identity = {1: None, 2: pki.rogue.issue("mallory"), 3: pki.alice, 4: pki.alice}[kind]
+    context = client_context(pki, identity)
+    with TlsClient(lb.port, context) as client, contextlib.suppress(*GONE, ssl.SSLError):
+        if kind == 3:
+            client.sock.sendall(client.first_flight())
+            client.reset()
+            return
+        if kind == 4:  # the server cannot decrypt what comes for a second flight
+            client.sock.sendall(client.first_flight() + b"\x17\x03\x03\x00\x40" + bytes(64))
+            client.sock.recv(1 << 16)
+            return
+        client.handshake()
+        client.receive_to_end()
+
+
+def test_broken_handshakes_beside_running_transfers(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
+    """Nothing that one connection did wrong (an error queue, a stale event, a descriptor that came back) is
+    held against another."""
+    lb = balance(upstream)
+    good = hello(lb)
+    stop = threading.Event()
+
+    def transfer(number: int) -> int:
+        chance, rounds = random.Random(number), 0
+        with connect(pki, lb.port) as client:
+            while not stop.is_set():
+                client.echo(chance.randbytes(chance.randrange(1, 60_000)))
+                rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        transfers = [pool.submit(transfer, number) for number in range(TRANSFERS)]
+        try:
+            for number in range(BROKEN):
+                broken(lb, pki, number, good)
+        finally:
+            stop.set()
+        assert all(running.result() > 0 for running in transfers)
+    lb.records.wait(BROKEN + TRANSFERS + 1)
+    lb.records.wait(TRANSFERS, reason="client_closed")
+    assert len(lb.records.all(event="conn.deny", reason="no_certificate")) == BROKEN // 5

@@ -370,7 +370,7 @@ def test_on_done_finds_the_counts_without_it(engine: Engine, upstream: Upstream,
     limits = RateLimitManager("c", max_open=1)
     app = application(upstream)
     seen: list[tuple[int, int, int]] = []
-    for _ in range(50):
+    for number in range(1, 51):
         client, accepted = front.pair()
         with client:
             app.submit_connection(
@@ -381,8 +381,7 @@ def test_on_done_finds_the_counts_without_it(engine: Engine, upstream: Upstream,
             )  # fmt: skip
             client.sendall(b"x")
             assert read_exactly(client, 1) == b"x"
-        wait_until(lambda: limits.open == 0)
-    wait_until(lambda: len(seen) == 50)
+        wait_until(lambda number=number: len(seen) == number)  # before the next one is counted
     assert set(seen) == {(0, 0, 0)}
 
 
