@@ -13,7 +13,7 @@ from kit.memory import anonymous_bytes
 from kit.pki import Authority, Identity, Pki
 from kit.upstreams import Upstream
 
-ROUNDS = 20
+ROUNDS = 8
 MEMORY_MAX = 4 * 1024 * 1024  # bytes that all rounds together may leave behind
 
 
