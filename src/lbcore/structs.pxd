@@ -254,6 +254,7 @@ cdef struct leg_t:               # one side of a connection; the worker's
     uint32_t interest            # what epoll watches; 0 with a descriptor: watched for nothing
     bint watched                 # whether the descriptor is in the epoll set at all
     uint32_t batch               # how much the next read asks for
+    uint32_t chores              # TLS records in a row that carried no data
     void *tls                    # engine connection, or NULL
     chunk_t *out                 # accepted from the other leg, not yet taken by the kernel
     pipe_t *pipe                 # bytes of *this* leg on their way to the other one, or NULL
@@ -489,13 +490,13 @@ cdef struct slab_t:
 
 cdef struct node_t:              # what all workers share; the engine's
     uint32_t number              # of this engine in the process, from 1
-    gauge_t open                 # connections in slots, lingering ones included
+    gauge_t open                 # connections of known clients, and plaintext ones; lingering included
     gauge_t unauthenticated      # not through the handshake yet
     word_t pipes                 # splice pipes that exist
     counter_t next_id
     counter_t accept_errors
-    int64_t open_max
-    int64_t unauthenticated_max
+    int64_t open_max             # of `open`
+    int64_t unauthenticated_max  # of `unauthenticated`; a socket counts in one of the two
     int64_t pipes_max
     uint64_t handshake_timeout_ns
     uint64_t authorize_timeout_ns
@@ -555,5 +556,6 @@ cdef enum:
     BATCH_MIN = 16384
     BATCH_MAX = 131072           # what one direction reads at once, and holds
     SCRATCH_BYTES = 147456       # a batch with what TLS adds, or with the part of a record from before
+    LINGERING_MAX = 1024         # sockets per worker that wait for last words to be read; more close at once
     HELD_MAX = 16384             # early bytes of a client whose verdict is not in
     CONN_BYTES_MAX = 196608      # what both directions may hold; with what TLS adds, under 256 KiB

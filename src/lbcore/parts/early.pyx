@@ -10,12 +10,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from lbcore.codes cimport REASON_CLIENT_GONE, REASON_ERROR, STEP_CLOSE, STEP_WAIT
 from lbcore.parts.chunks cimport chunk_append
-from lbcore.parts.legs cimport leg_io, leg_put
+from lbcore.parts.legs cimport leg_decrypt, leg_io
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error
-from lbcore.structs cimport HELD_MAX, LEG_CLEAN, LEG_ENDED, LEG_HUNG_UP, LEG_READABLE, SCRATCH_BYTES
+from lbcore.structs cimport HELD_MAX, LEG_CLEAN, LEG_ENDED, LEG_HUNG_UP, LEG_READABLE
 from lbcore.sys.linux cimport EAGAIN, EINTR, EPOLLIN, EPOLLRDHUP, errno, recv
-from lbcore.tls.engine cimport TLS_CLOSED, TLS_WANT_READ, tls_failure_t
 
 
 cdef uint32_t held(conn_t *conn) noexcept nogil:
@@ -29,23 +28,11 @@ cdef step_t gone(conn_t *conn, int problem) noexcept nogil:
 
 
 cdef step_t early_keep(conn_t *conn, worker_t *worker) noexcept nogil:
-    cdef size_t used = 0
-    cdef ssize_t got
-    cdef tls_failure_t failure
+    cdef size_t used
     if worker.io.input_at == worker.io.input_length:
         return STEP_WAIT
-    while True:
-        got = worker.tls_engine.recv(conn.client.tls, worker.scratch_plain + used, SCRATCH_BYTES - used)
-        if got <= 0:
-            break
-        used += <size_t>got
-    if worker.io.output_at > 0:          # an answer of TLS itself, to a key update
-        leg_put(worker, &conn.client, worker.io.output, worker.io.output_at)
-    if got == TLS_CLOSED:
-        conn.client.flags |= LEG_ENDED | LEG_CLEAN
-    elif got != TLS_WANT_READ:
-        worker.tls_engine.failure(conn.client.tls, &failure)
-        conn.tls_error = failure.name
+    used = leg_decrypt(worker, &conn.client, &conn.tls_error)
+    if conn.tls_error != NULL:
         return gone(conn, 0)
     return hold(conn, worker, worker.scratch_plain, used)
 

@@ -2,14 +2,31 @@
 
 A leg that refuses a write is marked broken and never written to again; what the other side sent before
 can still be read from it. One thread: the worker of the connection.
+
+Records without data (key updates, empty ones, alerts that are only warnings) cost a peer thirty bytes and
+us the work of a record and perhaps an answer. So there may be CHORES_MAX of them in a row, and in one batch
+as many more as it has KiB: nobody who sends data comes near, and what one wake-up spends on them is
+bounded. OpenSSL and BoringSSL once drew, and draw, the same line at 32 (openssl/openssl 8068).
 """
 
 from libc.stdint cimport uint8_t, uint32_t
 
 from lbcore.parts.chunks cimport chunk_append, chunk_give
-from lbcore.structs cimport LEG_BROKEN, LEG_NOTIFIED, LEG_WRITABLE, SCRATCH_BYTES
+from lbcore.structs cimport (
+    LEG_BROKEN,
+    LEG_CLEAN,
+    LEG_ENDED,
+    LEG_NOTIFIED,
+    LEG_WRITABLE,
+    SCRATCH_BYTES,
+)
 from lbcore.sys.linux cimport EAGAIN, EINTR, ENOMEM, EPIPE, EPROTO, MSG_NOSIGNAL, errno, send
-from lbcore.tls.engine cimport TLS_DONE
+from lbcore.tls.engine cimport TLS_CLOSED, TLS_DONE, TLS_WANT_READ, tls_failure_t, tls_io_t
+
+cdef enum:
+    CHORES_MAX = 32
+    BYTES_PER_CHORE = 1024
+    CHORES_UNBOUNDED = 0xffffffff
 
 
 cdef int leg_put(worker_t *worker, leg_t *leg, const uint8_t *data, size_t length) noexcept nogil:
@@ -77,6 +94,38 @@ cdef int leg_notify(worker_t *worker, leg_t *leg) noexcept nogil:
     return leg_put(worker, leg, worker.io.output, worker.io.output_at)
 
 
+cdef size_t leg_decrypt(worker_t *worker, leg_t *leg, const char **out_problem) noexcept nogil:
+    cdef tls_io_t *io = &worker.io
+    cdef size_t used = 0
+    cdef ssize_t got
+    cdef tls_failure_t failure
+    io.chores = leg.chores
+    io.chores_max = CHORES_MAX + <uint32_t>((io.input_length - io.input_at) // BYTES_PER_CHORE)
+    while True:
+        got = worker.tls_engine.recv(leg.tls, worker.scratch_plain + used, SCRATCH_BYTES - used)
+        if got <= 0:
+            break
+        used += <size_t>got
+        if io.chores > 0:
+            io.chores -= 1               # that one had data
+    leg.chores = io.chores if used == 0 else 0
+    if got == TLS_CLOSED:
+        leg.flags |= LEG_ENDED | LEG_CLEAN
+    elif got != TLS_WANT_READ:
+        worker.tls_engine.failure(leg.tls, &failure)
+        cannot_read(leg, failure.name, out_problem)
+    elif io.input_at < io.input_length:
+        cannot_read(leg, b"too many records without data", out_problem)
+    if io.output_at > 0 and leg_put(worker, leg, io.output, io.output_at) != 0 and not leg.flags & LEG_BROKEN:
+        cannot_read(leg, b"key updates are asked for and not read", out_problem)
+    return used
+
+
+cdef void cannot_read(leg_t *leg, const char *problem, const char **out_problem) noexcept nogil:
+    leg.flags = (leg.flags | LEG_ENDED) & ~<uint32_t>LEG_CLEAN
+    out_problem[0] = problem
+
+
 cdef void leg_drop(worker_t *worker, leg_t *leg) noexcept nogil:
     if leg.out != NULL:
         chunk_give(&worker.chunks, leg.out)
@@ -90,3 +139,5 @@ cdef void leg_io(worker_t *worker, const uint8_t *data, size_t length) noexcept 
     worker.io.output = worker.scratch_out
     worker.io.output_room = SCRATCH_BYTES
     worker.io.output_at = 0
+    worker.io.chores = 0
+    worker.io.chores_max = CHORES_UNBOUNDED

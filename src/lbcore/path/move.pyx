@@ -19,7 +19,7 @@ move to a chunk, because pipes are few and a peer that stalls must not keep them
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from lbcore.parts.chunks cimport chunk_room, chunk_take
-from lbcore.parts.legs cimport leg_io, leg_put, leg_put_plain
+from lbcore.parts.legs cimport leg_decrypt, leg_io, leg_put, leg_put_plain
 from lbcore.parts.pipes cimport pipe_give, pipe_take
 from lbcore.structs cimport (
     BATCH_MAX,
@@ -30,7 +30,6 @@ from lbcore.structs cimport (
     LEG_CLEAN,
     LEG_ENDED,
     LEG_READABLE,
-    SCRATCH_BYTES,
     chunk_t,
     pipe_t,
 )
@@ -45,7 +44,6 @@ from lbcore.sys.linux cimport (
     recv,
     splice,
 )
-from lbcore.tls.engine cimport TLS_CLOSED, TLS_WANT_READ, tls_failure_t
 
 cdef enum:
     BULK_MIN = 65536             # a read of this size is worth a pipe
@@ -130,23 +128,9 @@ cdef void adapt(leg_t *source, uint32_t got, uint32_t room) noexcept nogil:
 cdef int decrypt(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target,
                  size_t length) noexcept nogil:
     """Every record of the batch; what came before a bad one is delivered all the same."""
-    cdef size_t used = 0
-    cdef ssize_t got
-    cdef tls_failure_t failure
+    cdef size_t used
     leg_io(worker, worker.scratch_in, length)
-    while True:
-        got = worker.tls_engine.recv(source.tls, worker.scratch_plain + used, SCRATCH_BYTES - used)
-        if got <= 0:
-            break
-        used += <size_t>got
-    if got == TLS_CLOSED:
-        source.flags |= LEG_ENDED | LEG_CLEAN
-    elif got != TLS_WANT_READ:
-        worker.tls_engine.failure(source.tls, &failure)
-        conn.tls_error = failure.name
-        source.flags = (source.flags | LEG_ENDED) & ~<uint32_t>LEG_CLEAN
-    if worker.io.output_at > 0:          # an answer of TLS itself, to a key update
-        leg_put(worker, source, worker.io.output, worker.io.output_at)
+    used = leg_decrypt(worker, source, &conn.tls_error)
     source.bytes += used
     source.lease -= <int64_t>used
     if used == 0:

@@ -4,13 +4,18 @@ Engines never see a socket. The caller sets `input` to what the kernel gave and 
 buffer, calls, and afterwards sends what `output` holds. All of it runs on the worker that owns the
 connection; `config_*` run on set-up threads.
 
-    input    consumed from `input_at`; a call that answers WANT_READ has consumed everything
+    input    taken from `input_at` by io_take; a call that answers WANT_READ has consumed everything, or
+             as many records without data as `chores_max` allows
     output   appended at `output_at`; the caller leaves room for the plaintext and the two overheads
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from lbcore.codes cimport reason_t
+from lbcore.sys.linux cimport memcpy
+
+cdef enum:
+    RECORD_HEADER = 5            # RFC 8446, 5.1
 
 
 cdef struct tls_io_t:
@@ -20,11 +25,30 @@ cdef struct tls_io_t:
     uint8_t *output
     size_t output_room
     size_t output_at
+    uint32_t chores              # records begun that carried no data, or none yet
+    uint32_t chores_max          # no further record is begun when there are so many
     # An engine that can still tell the client why asks, before the handshake is over, whether the native
     # policy refuses this leaf. REASON_NONE is no promise: only the stages after the handshake let in.
     reason_t (*judge)(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil
     void *judged                 # for `judge`: the connection
     void *judging                # for `judge`: its worker
+
+
+cdef inline size_t io_take(tls_io_t *io, void *buffer, size_t wanted) noexcept nogil:
+    """What an engine's read callback answers: up to `wanted` bytes, 0 when there are no more. Engines ask
+    for the header of a record and then for its body, so a record is seen to begin."""
+    cdef size_t left = io.input_length - io.input_at
+    if left == 0:
+        return 0
+    if wanted == RECORD_HEADER:
+        if io.chores >= io.chores_max:
+            return 0
+        io.chores += 1
+    if left > wanted:
+        left = wanted
+    memcpy(buffer, io.input + io.input_at, left)
+    io.input_at += left
+    return left
 
 
 cdef enum tls_result_t:

@@ -31,6 +31,7 @@ from lbcore.tls.engine cimport (
     TLS_DONE,
     TLS_FAILED,
     TLS_WANT_READ,
+    io_take,
     tls_failure_t,
     tls_io_t,
     tls_material_t,
@@ -130,17 +131,12 @@ cdef void openssl_failure(void *connection, tls_failure_t *out_failure) noexcept
 # ---- bytes in and out ----------------------------------------------------------------------------
 
 cdef int on_read(BIO *bio, char *buffer, int room) noexcept nogil:
-    cdef tls_io_t *io = <tls_io_t *>BIO_get_data(bio)
-    cdef size_t left = io.input_length - io.input_at
+    cdef size_t taken = io_take(<tls_io_t *>BIO_get_data(bio), buffer, <size_t>room)
     BIO_clear_retry_flags(bio)
-    if left == 0:
+    if taken == 0:
         BIO_set_retry_read(bio)
         return -1
-    if left > <size_t>room:
-        left = <size_t>room
-    memcpy(buffer, io.input + io.input_at, left)
-    io.input_at += left
-    return <int>left
+    return <int>taken
 
 
 cdef int on_write(BIO *bio, const char *data, int length) noexcept nogil:

@@ -42,6 +42,7 @@ from lbcore.tls.engine cimport (
     TLS_DONE,
     TLS_FAILED,
     TLS_WANT_READ,
+    io_take,
     tls_failure_t,
     tls_io_t,
     tls_material_t,
@@ -141,17 +142,12 @@ cdef void s2n_failure(void *connection, tls_failure_t *out_failure) noexcept nog
 # ---- bytes in and out ----------------------------------------------------------------------------
 
 cdef int on_recv(void *context, uint8_t *buffer, uint32_t length) noexcept nogil:
-    cdef tls_io_t *io = <tls_io_t *>context
-    cdef size_t left = io.input_length - io.input_at
+    cdef size_t taken = io_take(<tls_io_t *>context, buffer, length)
     global errno
-    if left == 0:
+    if taken == 0:
         errno = EAGAIN  # no-cython-lint
         return -1
-    if left > length:
-        left = length
-    memcpy(buffer, io.input + io.input_at, left)
-    io.input_at += left
-    return <int>left
+    return <int>taken
 
 
 cdef int on_send(void *context, const uint8_t *buffer, uint32_t length) noexcept nogil:

@@ -1,0 +1,177 @@
+"""Key updates in the middle of everything, and records that carry nothing: followed, answered, bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import threading
+from collections.abc import Iterator
+
+import pytest
+from kit.balancer import Balancer
+from kit.clients import connect
+from kit.fixtures import Keep, MakeBalancer
+from kit.pki import Pki
+from kit.records import DATA, HANDSHAKE, RecordClient, key_update
+from kit.sockets import End
+from kit.upstreams import Upstream, sink
+from kit.waiting import wait_until
+
+import lbcore
+
+KIB, MIB = 1 << 10, 1 << 20
+#: Records without data in a row that everybody may send.
+IN_A_ROW = 32
+
+
+def forwarded(lb: Balancer, pki: Pki) -> RecordClient:
+    """A client whose connection is past every earlier stage."""
+    client = RecordClient(pki, lb.port)
+    lb.wait_open(1)
+    return client
+
+
+def updates(client: RecordClient, count: int, *, wants_answer: bool = True) -> bytes:
+    """So many records with nothing but a key update."""
+    return b"".join(client.sealed_update(wants_answer=wants_answer) for _ in range(count))
+
+
+def flooded(lb: Balancer) -> lbcore.Record:
+    """The record of the one that sent too many."""
+    return lb.record(reason="client_reset", tls_error="too many records without data")
+
+
+@pytest.mark.parametrize("wants_answer", [False, True], ids=["one side", "both sides"])
+def test_keys_change_in_the_middle_of_transfers(
+    balance: MakeBalancer, keep: Keep, pki: Pki, wants_answer: bool
+) -> None:
+    """Both directions at once, through buffers so small that records are cut everywhere."""
+    upstream = keep(Upstream(receive_buffer=8 * KIB))
+    lb = balance(upstream)
+    data = random.Random(1).randbytes(8 * MIB)
+    sizes = random.Random(2)
+    changed = 0
+
+    def parts() -> Iterator[bytes]:
+        nonlocal changed
+        at = since = 0
+        while at < len(data):
+            part = data[at : at + sizes.choice([1, 100, 5000, 16384])]
+            at += len(part)
+            since += len(part)
+            yield client.seal(part)
+            if since > 256 * KIB:
+                since = 0
+                changed += 1
+                yield client.sealed_update(wants_answer=wants_answer)
+
+    def send() -> None:
+        for part in parts():
+            client.sock.sendall(part)
+        client.send_close_notify()
+
+    with RecordClient(pki, lb.port, receive_buffer=8 * KIB, send_buffer=8 * KIB) as client:
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        received, end = client.receive_to_end()
+        sender.join(20)
+    assert end is End.CLOSE_NOTIFY
+    assert hashlib.sha256(received).digest() == hashlib.sha256(data).digest()
+    assert changed > 20
+    # Several questions may have one answer, but no key is changed unasked.
+    assert (0 < client.answers <= changed) if wants_answer else client.answers == 0
+    assert lb.record().reason == "client_closed"
+
+
+def test_a_key_update_with_every_record_is_fine(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
+    lb = balance(upstream)
+    part = bytes(KIB)
+    with RecordClient(pki, lb.port) as client:
+        for _ in range(20):
+            pairs = [client.seal(part) + client.sealed_update(wants_answer=True) for _ in range(50)]
+            client.sock.sendall(b"".join(pairs))
+            client.receive(50 * KIB)
+    assert lb.record().reason == "client_closed"
+
+
+def test_some_in_a_row_are_fine(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
+    lb = balance(upstream)
+    with RecordClient(pki, lb.port) as client:
+        for _ in range(5):
+            client.sock.sendall(updates(client, IN_A_ROW - 1) + client.seal(b"and data"))
+            assert client.receive(8) == b"and data"
+
+
+@pytest.mark.parametrize("at_once", [4000, 20, 1], ids=["in one piece", "in pieces", "one by one"])
+def test_a_flood_of_key_updates_is_ended(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, at_once: int
+) -> None:
+    """The neighbour on the same worker goes on meanwhile."""
+    lb = balance(upstream, engine={"workers": 1})
+    with forwarded(lb, pki) as client, connect(pki, lb.port) as neighbour:
+        neighbour.echo(b"before")
+        try:
+            for _ in range(4000 // at_once):
+                client.sock.sendall(updates(client, at_once))
+                if at_once < 4000:
+                    neighbour.echo(b"meanwhile")
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+        record = flooded(lb)
+        neighbour.echo(b"after")
+    assert (record.event, record.bytes_in, record.client) == ("conn.close", 0, "alice")
+    wait_until(
+        lambda: End.RESET in [session.ended for session in upstream.sessions], "it is passed on as a reset"
+    )
+
+
+def test_a_flood_between_data_is_ended(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
+    """A byte of data with each does not make it honest: what one wake-up spends on them is bounded."""
+    lb = balance(keep(Upstream(sink)), engine={"workers": 1})
+    with forwarded(lb, pki) as client:
+        pairs = [client.seal(b"x") + client.sealed_update(wants_answer=True) for _ in range(2000)]
+        client.sock.sendall(b"".join(pairs))
+        record = flooded(lb)
+    assert 0 < record.bytes_in < 2000
+
+
+@pytest.mark.parametrize("kind", [DATA, HANDSHAKE], ids=["empty records", "many updates in one record"])
+def test_other_records_without_data(balance: MakeBalancer, upstream: Upstream, pki: Pki, kind: int) -> None:
+    """With much padding. OpenSSL refuses the second kind by itself (RFC 8446, 5.1)."""
+    lb = balance(upstream)
+    with forwarded(lb, pki) as client:
+        content = b"" if kind == DATA else key_update(wants_answer=True) * 100
+        records = [client.seal(content, kind, padding=10_000) for _ in range(300)]
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            client.sock.sendall(b"".join(records))
+        assert client.receive_to_end()[1] in (End.RESET, End.FIN, End.ALERT)
+    assert lb.record(reason="client_reset").tls_error is not None
+
+
+def test_padded_data_is_data(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
+    """Whoever hides the lengths of what it says is not flooding."""
+    lb = balance(upstream)
+    with RecordClient(pki, lb.port) as client:
+        for _ in range(3):
+            client.sock.sendall(b"".join(client.seal(b"x", padding=4000) for _ in range(100)))
+            client.receive(100)
+
+
+def test_a_flood_before_the_verdict(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
+    """While the policy still thinks, the records are read already."""
+    thinking, answered = threading.Event(), threading.Event()
+
+    def slow(peer: lbcore.PeerCertificate, application: str) -> lbcore.Verdict:
+        thinking.set()
+        answered.wait(10)
+        return lbcore.Verdict(True, client="alice")
+
+    lb = balance(upstream, authorize=slow, engine={"authorize_timeout": 10.0})
+    with RecordClient(pki, lb.port) as client:
+        assert thinking.wait(10)
+        client.sock.sendall(updates(client, 400))
+        record = lb.record(reason="client_gone")
+        answered.set()
+    assert record.tls_error == "too many records without data"
+    assert upstream.accepted == 0
