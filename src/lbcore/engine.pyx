@@ -16,13 +16,13 @@ import threading
 import time
 import weakref
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from lbcore.addresses import bound_address, bound_socket, start_listening
 from lbcore.application import check_count, check_seconds
 from lbcore.handover import handing_over
-from lbcore.host import CONNECTIONS_MAX, connections_allowed, pipes_allowed, wait_readable
+from lbcore.host import CONNECTIONS_MAX, pipes_allowed, room_for, wait_readable
 from lbcore.limit_values import LimitClass
 from lbcore.peer import PolicyClient
 from lbcore.settings import ServerTLS
@@ -53,6 +53,7 @@ from lbcore.parts.rings cimport (
 from lbcore.parts.slab cimport slab_slot
 from lbcore.parts.sockets cimport socket_tune
 from lbcore.structs cimport (
+    LINGERING_MAX,
     MESSAGE_ORDER,
     MESSAGE_SOCKET,
     MESSAGE_SUBMISSION,
@@ -158,10 +159,10 @@ cdef class Engine:
 
     Args:
         workers: threads, default: the CPUs this process may use.
-        max_connections: connections at once; default: what the descriptor limit allows. The soft limit
-            is raised to the hard one at ``start``.
-        max_unauthenticated: connections at once that have not authenticated yet; beyond that the oldest
-            is evicted.
+        max_connections: connections at once, of clients that have authenticated and of plaintext ones;
+            default: what the descriptor limit allows. The soft limit is raised to the hard one at ``start``.
+        max_unauthenticated: sockets at once that have not authenticated yet, besides; beyond that the
+            oldest is evicted. Where descriptors are few, there may be fewer.
         handshake_timeout: seconds from accept to the end of the TLS handshake.
         authorize_timeout: seconds an authorizer may take; then the connection is refused.
         authorize_threads: sync authorizers that run at once.
@@ -171,6 +172,7 @@ cdef class Engine:
     Attributes:
         workers: how many there are.
         max_connections: connections at once.
+        max_unauthenticated: sockets at once that have not authenticated yet.
         tls_engine: the one in use, a name from ``tls_engines()``.
         state: ``"new"``, ``"running"``, ``"stopping"``, ``"stopped"``; ``"forked"`` in a child of ``fork``.
 
@@ -185,6 +187,7 @@ cdef class Engine:
     cdef const tls_engine_t *tls
     cdef readonly int workers
     cdef readonly int max_connections
+    cdef readonly int max_unauthenticated
     cdef readonly str tls_engine
     cdef readonly str state      # "new", "running", "stopping", "stopped", "forked"
     cdef object lock             # set-up calls, one at a time
@@ -240,7 +243,8 @@ cdef class Engine:
         if max_connections is not None:
             check_count("max_connections", max_connections, 1, CONNECTIONS_MAX)
         self.max_connections = self.max_connections_wanted = max_connections or 0
-        self.node.unauthenticated_max = check_count("max_unauthenticated", max_unauthenticated, 1, 2**31 - 1)
+        self.max_unauthenticated = check_count(
+            "max_unauthenticated", max_unauthenticated, 1, 2**31 - 1)
         self.node.handshake_timeout_ns = check_seconds("handshake_timeout", handshake_timeout)
         self.node.authorize_timeout_ns = check_seconds("authorize_timeout", authorize_timeout)
         self.authorize_timeout = authorize_timeout
@@ -292,9 +296,10 @@ cdef class Engine:
             if self.state != "new":
                 raise RuntimeError(f"engine: cannot start, it is {self.state}")
             self.node.pipes_max = pipes_allowed()
-            self.max_connections = connections_allowed(
-                self.max_connections_wanted, self.workers, self.node.pipes_max)
-            self.node.open_max = self.max_connections
+            room = room_for(self.max_connections_wanted, self.max_unauthenticated, workers=self.workers,
+                            pipes=self.node.pipes_max)
+            self.max_connections = self.node.open_max = room.connections
+            self.max_unauthenticated = self.node.unauthenticated_max = room.strangers
             self.state = "running"
             running.add(self)
             try:
@@ -317,7 +322,7 @@ cdef class Engine:
             raise OSError(errno, os.strerror(errno))
         for i in range(self.workers):
             self.node.workers[i] = worker_new(
-                self.node, i, self.tls, self.snapshot, <uint32_t>self.max_connections + 64)
+                self.node, i, self.tls, self.snapshot, self._slots())
             if self.node.workers[i] == NULL:
                 raise OSError(errno, os.strerror(errno))
             self.node.worker_count = i + 1
@@ -328,6 +333,10 @@ cdef class Engine:
             self.started = i + 1
         self.policy.start(self.node, self.authorize_threads, self.authorize_timeout)
         self.records.start(self.node)
+
+    cdef uint32_t _slots(self):
+        """All there can be, should one worker have them all; the slab allocates what is used."""
+        return <uint32_t>(self.max_connections + self.max_unauthenticated + LINGERING_MAX + WORKERS_MAX)
 
     def stop(self, drain=0.0):
         """Stops accepting, lets open connections finish for up to ``drain`` seconds, ends the rest
@@ -368,10 +377,14 @@ cdef class Engine:
         if not self.started:
             return                       # stopping was tried before, and got that far
         deadline = time.monotonic() + drain
-        while gauge_read(&self.node.open) > 0 and time.monotonic() < deadline:
+        while self._sockets() > 0 and time.monotonic() < deadline:
             if self.abort.wait(DRAIN_LOOK):
                 break
-        self.finished = gauge_read(&self.node.open) == 0
+        self.finished = self._sockets() == 0
+
+    cdef int64_t _sockets(self) noexcept:
+        """Of clients, those that still shake hands included."""
+        return gauge_read(&self.node.open) + gauge_read(&self.node.unauthenticated)
 
     cdef _end_workers(self):
         cdef int i
@@ -692,6 +705,7 @@ cdef class Engine:
                 "open": gauge_read(&self.node.open),
                 "unauthenticated": gauge_read(&self.node.unauthenticated),
                 "max_connections": self.max_connections,
+                "max_unauthenticated": self.max_unauthenticated,
                 "accept_errors": counter_read(&self.node.accept_errors),
                 "log_dropped": dropped,
                 "epoch": self.snapshot.epoch,

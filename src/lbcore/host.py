@@ -6,6 +6,7 @@ import resource
 import select
 import socket
 from pathlib import Path
+from typing import NamedTuple
 
 DESCRIPTORS_KEPT = 128  # for everything that is not a connection
 CONNECTIONS_MAX = 4 * 1024 * 1024
@@ -13,34 +14,47 @@ PIPE_PAGES = 64  # of 4 KiB: a splice pipe holds 256 KiB
 PIPE_PAGES_ALLOWED = 16384  # what the kernel gives an ordinary user where it does not say
 
 
-def connections_allowed(wanted: int, workers: int, pipes: int) -> int:
-    """Raises the soft descriptor limit to the hard one.
+class Room(NamedTuple):
+    """What the descriptor limit has room for.
+
+    Attributes:
+        connections: at once, two descriptors each.
+        strangers: sockets that have not authenticated, besides, one descriptor each.
+    """
+
+    connections: int
+    strangers: int
+
+
+def room_for(connections: int, strangers: int, *, workers: int, pipes: int) -> Room:
+    """Raises the soft descriptor limit to the hard one and divides it.
 
     Args:
-        wanted: connections asked for, or 0 for as many as there is room for.
+        connections: asked for, or 0 for as many as there is room for.
+        strangers: at most; where descriptors are few, a quarter of them, or what `connections` leave.
         workers: threads, each with descriptors of its own.
         pipes: splice pipes, two descriptors each.
 
-    Returns:
-        int: connections there is room for, at most what was wanted.
-
     Raises:
-        ValueError: more are wanted than the limit allows, or it allows none.
+        ValueError: more connections are wanted than the limit allows, or it allows none.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    room = (hard - DESCRIPTORS_KEPT - 4 * workers - 2 * pipes) // 2  # a connection has two
-    if hard == resource.RLIM_INFINITY or room > CONNECTIONS_MAX:
-        room = CONNECTIONS_MAX
-    if room < 1:
+    left = hard - DESCRIPTORS_KEPT - 4 * workers - 2 * pipes
+    strangers = min(strangers, CONNECTIONS_MAX)
+    if hard == resource.RLIM_INFINITY or left > 2 * CONNECTIONS_MAX + strangers:
+        left = 2 * CONNECTIONS_MAX + strangers
+    most = (left - 1) // 2  # with one stranger at a time
+    if most < 1:
         raise ValueError(f"max_connections: the descriptor limit {hard} leaves no room for connections")
-    if wanted > room:
+    if connections > most:
         raise ValueError(
-            f"max_connections: {wanted} need more than the {hard} descriptors allowed; raise the limit "
-            f"(LimitNOFILE=, ulimit -n) or ask for at most {room}"
+            f"max_connections: {connections} need more than the {hard} descriptors allowed; raise the limit "
+            f"(LimitNOFILE=, ulimit -n) or ask for at most {most}"
         )
-    return wanted or room
+    strangers = min(strangers, left - 2 * connections if connections else max(1, left // 4))
+    return Room(connections or (left - strangers) // 2, strangers)
 
 
 def pipes_allowed() -> int:

@@ -44,13 +44,15 @@ class WorkerStats(TypedDict):
 
 
 class EngineStats(TypedDict):
-    """All counters of an engine; ``log_dropped``: records that found their ring full."""
+    """All counters of an engine; ``open``: connections of clients that have authenticated and plaintext ones;
+    ``unauthenticated``: the other sockets; ``log_dropped``: records that found their ring full."""
 
     state: State
     tls_engine: str
     open: int
     unauthenticated: int
     max_connections: int
+    max_unauthenticated: int
     accept_errors: int
     log_dropped: int
     epoch: int

@@ -193,6 +193,8 @@ cdef stage_t ended_at(conn_t *conn) noexcept nogil:
         return STAGE_AUTHENTICATE        # the library judges certificates while it shakes hands
     if conn.stage == STAGE_HANDSHAKE and REASON_UNKNOWN_SERIAL <= conn.reason <= REASON_APP_NOT_ALLOWED:
         return STAGE_AUTHORIZE           # and some ask the native policy, to put it into an alert
+    if conn.reason == REASON_NODE_FULL:
+        return STAGE_ACCEPT              # a client of TLS becomes one of the node's when it is known
     if conn.stage == STAGE_PICK and conn.reason == REASON_CONNECT_FAILED:
         return STAGE_DIAL                # nobody is left to try: the last dial ended it
     return conn.stage

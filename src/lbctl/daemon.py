@@ -143,6 +143,7 @@ class Service:
             descriptors_from=descriptors,
             descriptors_to=descriptor_limit(),
             max_connections=self.engine.max_connections,
+            max_unauthenticated=self.engine.max_unauthenticated,
         )
         for opened in self.opened:
             app = self.config.apps[opened.name]

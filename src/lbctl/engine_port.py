@@ -202,13 +202,19 @@ class EnginePort:
         return self._engine.max_connections
 
     @property
+    def max_unauthenticated(self) -> int:
+        """Sockets at once that have not authenticated yet, besides."""
+        return self._engine.max_unauthenticated
+
+    @property
     def tls_library(self) -> str:
         """The TLS engine and the library behind it."""
         return lbcore.tls_engines()[self._engine.tls_engine]
 
     def open_connections(self) -> int:
         """Connections open now, those not authenticated included."""
-        return self._engine.stats()["open"]
+        stats = self._engine.stats()
+        return stats["open"] + stats["unauthenticated"]
 
     def pulse(self) -> Pulse:
         """How it is doing now."""

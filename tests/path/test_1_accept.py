@@ -7,7 +7,7 @@ import socket
 import time
 
 import pytest
-from kit.clients import client_context, connect, outcome, plain
+from kit.clients import TlsClient, client_context, connect, outcome, plain
 from kit.fixtures import Keep, MakeBalancer
 from kit.sockets import End, read_to_end
 from kit.upstreams import Upstream
@@ -181,6 +181,38 @@ def test_a_full_node_refuses(balance: MakeBalancer, upstream: Upstream) -> None:
     with connect(lb.pki, lb.port) as client:
         client.echo(b"room again")
     assert upstream.accepted == 3
+
+
+def test_strangers_take_no_place_of_clients(balance: MakeBalancer, upstream: Upstream, keep: Keep) -> None:
+    """Each kind of socket has a cap of its own."""
+    lb = balance(upstream, engine={"workers": 1, "max_connections": 2, "max_unauthenticated": 8})
+    for number in range(8):
+        keep(plain(lb.port))
+        wait_until(lambda: lb.engine.stats()["unauthenticated"] == number + 1, "one more")  # noqa: B023
+    assert lb.engine.stats()["open"] == 0
+    with connect(lb.pki, lb.port) as first, connect(lb.pki, lb.port) as second:
+        first.echo(b"1")
+        second.echo(b"2")
+        stats = lb.engine.stats()
+        # A client is a stranger for a moment too: the oldest one went for the first of them.
+        assert (stats["open"], stats["unauthenticated"]) == (2, 7)
+        assert outcome(lb.port, client_context(lb.pki, lb.pki.alice)) in (End.RESET, End.FIN)
+        assert lb.record(reason="node_full").tls is None
+    assert len(lb.records.all(reason="unauthenticated_full")) == 1
+
+
+def test_a_node_that_becomes_full_during_a_handshake(balance: MakeBalancer, upstream: Upstream) -> None:
+    """The place is taken when the client is known, so the refusal comes over TLS: later, not never."""
+    lb = balance(upstream, engine={"max_connections": 1})
+    late = TlsClient(lb.port, client_context(lb.pki, lb.pki.alice))
+    with late:
+        wait_until(lambda: lb.engine.stats()["unauthenticated"] == 1, "it is let to shake hands")
+        with connect(lb.pki, lb.port) as client:
+            client.echo(b"the one place")
+            assert late.handshake().receive_to_end() == (b"", End.CLOSE_NOTIFY)
+            record = lb.record(reason="node_full")
+    assert (record.event, record.stage, record.tls) == ("conn.deny", "accept", "TLSv1.3")
+    assert upstream.accepted == 1
 
 
 def test_a_client_that_is_gone_before_accept_leaves_nothing(

@@ -1,13 +1,14 @@
-"""The cap on connections that have not authenticated yet.
+"""The caps of a node: on its connections, and on those among its sockets that have not authenticated yet.
 
-When it is reached, the oldest one is evicted and not the newcomer: a flood of silent sockets is old, an
-honest client finishes within milliseconds. The cap is the node's; each worker evicts from its own list,
-and a newcomer that is alone there stays: otherwise silent sockets that fill the cap on one worker would
-shut every client out of the others. So the cap may be exceeded by one for each further worker.
+A socket counts in one of the two, so strangers take no place of those who are known. When there are too many
+strangers, the oldest one is evicted and not the newcomer: a flood of silent sockets is old, an honest client
+finishes within milliseconds. The cap is the node's; each worker evicts from its own list, and a newcomer
+that is alone there stays: otherwise silent sockets that fill the cap on one worker would shut every client
+out of the others. So the cap may be exceeded by one for each further worker.
 """
 
-from lbcore.codes cimport REASON_UNAUTHENTICATED_FULL
-from lbcore.sys.atomics cimport gauge_give, gauge_take
+from lbcore.codes cimport REASON_NODE_FULL, REASON_UNAUTHENTICATED_FULL
+from lbcore.sys.atomics cimport gauge_give, gauge_take, gauge_take_below
 
 
 cdef void stranger_enter(worker_t *worker, conn_t *conn) noexcept nogil:
@@ -50,3 +51,16 @@ cdef void stranger_leave(worker_t *worker, conn_t *conn) noexcept nogil:
         worker.strangers_tail = conn.stranger_prev
     conn.stranger_next = NULL
     conn.stranger_prev = NULL
+
+
+cdef bint known_enter(worker_t *worker, conn_t *conn) noexcept nogil:
+    conn.counted = gauge_take_below(&worker.node.open, worker.node.open_max)
+    if not conn.counted:
+        conn.reason = REASON_NODE_FULL
+    return conn.counted
+
+
+cdef void known_leave(worker_t *worker, conn_t *conn) noexcept nogil:
+    if conn.counted:
+        conn.counted = False
+        gauge_give(&worker.node.open)

@@ -15,7 +15,7 @@ from lbcore.codes cimport REASON_NODE_FULL, STAGE_ACCEPT, STEP_CLOSE, STEP_NEXT
 from lbcore.parts.cells cimport app_ref, listener_ref, listener_unref, tls_ref
 from lbcore.parts.rings cimport ring_push, ring_wake
 from lbcore.parts.slab cimport slab_take
-from lbcore.parts.strangers cimport stranger_enter
+from lbcore.parts.strangers cimport known_enter, node_is_full, stranger_enter
 from lbcore.structs cimport MESSAGE_SOCKET, message_t
 from lbcore.sys.atomics cimport (
     counter_add,
@@ -23,7 +23,6 @@ from lbcore.sys.atomics cimport (
     gauge_give,
     gauge_read,
     gauge_take,
-    gauge_take_below,
 )
 from lbcore.sys.linux cimport (
     EMFILE,
@@ -120,10 +119,10 @@ cdef conn_t *accept_adopt(listener_t *listener, worker_t *worker, int fd,
 
 
 cdef step_t accept_step(conn_t *conn, worker_t *worker) noexcept nogil:
-    if not gauge_take_below(&worker.node.open, worker.node.open_max):
+    if conn.tls == NULL:
+        return STEP_NEXT if known_enter(worker, conn) else STEP_CLOSE
+    if node_is_full(worker):             # said now, before it costs a handshake
         conn.reason = REASON_NODE_FULL
         return STEP_CLOSE
-    conn.counted = True
-    if conn.tls != NULL:
-        stranger_enter(worker, conn)
+    stranger_enter(worker, conn)
     return STEP_NEXT

@@ -50,7 +50,7 @@ from lbcore.parts.rings cimport ring_push, ring_wake
 from lbcore.parts.scopes cimport scopes_of
 from lbcore.parts.slab cimport slab_give
 from lbcore.parts.sockets cimport socket_will_reset
-from lbcore.parts.strangers cimport stranger_leave
+from lbcore.parts.strangers cimport known_leave, stranger_leave
 from lbcore.parts.submissions cimport completions_push
 from lbcore.parts.succession cimport succession_leave
 from lbcore.parts.timers cimport timer_arm, timer_disarm
@@ -62,6 +62,7 @@ from lbcore.structs cimport (
     LEG_NOTIFIED,
     LEG_READABLE,
     LEG_WRITABLE,
+    LINGERING_MAX,
     SCRATCH_BYTES,
     leg_t,
     record_t,
@@ -86,7 +87,6 @@ from lbcore.tls.engine cimport tls_peer_t
 
 cdef enum:
     LINGER_NS = 500000000
-    LINGERING_MAX = 1024         # per worker; beyond that sockets close at once
     LEAF_MAX = 16384             # a longer certificate is not kept for the record
 
 
@@ -180,6 +180,8 @@ cdef bint must_linger(conn_t *conn, worker_t *worker) noexcept nogil:
     """Says the last words; true: the client must be given time to read them."""
     cdef ending_t ending = reason_ending(conn.reason)
     cdef leg_t *leg = &conn.client
+    if ending == ENDING_CLOSE and conn.proven:
+        ending = ENDING_CLEAN            # the node became full meanwhile: now there is TLS to say it with
     if ending == ENDING_RESET and not conn.alerted:
         socket_will_reset(leg.fd)
         return False
@@ -237,8 +239,7 @@ cdef step_t release_client(conn_t *conn, worker_t *worker) noexcept nogil:
     tls_unref(conn.tls)
     app_unref(conn.app)
     listener_unref(conn.listener)
-    if conn.counted:
-        gauge_give(&worker.node.open)
+    known_leave(worker, conn)
     gauge_give(&worker.load)
     slab_give(&worker.slab, conn)
     return STEP_FREED
