@@ -317,7 +317,7 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
 
     uint8_t serial[20]           # big endian, no leading zeros
     uint8_t serial_length        # 0: no certificate was seen
-    uint8_t preface[5]           # the first bytes, until they look like TLS
+    uint8_t preface[9]           # the first bytes, until they look like TLS
     uint8_t preface_length
     uint32_t handshake_bytes
     sockaddr_in6 source          # holds sockaddr_in as well

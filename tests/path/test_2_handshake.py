@@ -75,9 +75,13 @@ def test_s_client_gets_through(balance: MakeBalancer, upstream: Upstream) -> Non
         b"\x16\x02\x00\x00\x10",
         b"\x16\x03\x01\x00\x00",
         b"\x16\x03\x01\xff\xff",
+        b"\x16\x03\x01\x00\x30\x02",
         b"\x00",
     ],
-    ids=["http", "one byte", "proxy v1", "proxy v2", "sslv2", "not 3.x", "empty record", "too long", "zero"],
+    ids=[
+        "http", "one byte", "proxy v1", "proxy v2", "sslv2", "not 3.x", "empty record", "too long",
+        "server hello", "zero",
+    ],
 )
 def test_what_is_not_tls_is_closed_at_once(balance: MakeBalancer, upstream: Upstream, first: bytes) -> None:
     lb = balance(upstream)
@@ -109,6 +113,15 @@ def test_a_hello_cut_anywhere_is_served(balance: MakeBalancer, upstream: Upstrea
         client.sock.sendall(hello[cut:])
         client.handshake()
         client.echo(b"whole")
+
+
+def test_a_hello_that_announces_too_much_is_ended_at_once(balance: MakeBalancer, upstream: Upstream) -> None:
+    """Nine bytes say how long it is going to be."""
+    lb = balance(upstream)
+    with plain(lb.port) as client:
+        client.sendall(b"\x16\x03\x01\x40\x00\x01" + (16385).to_bytes(3, "big"))
+        assert read_to_end(client)[0] == b""
+    assert lb.record(reason="handshake_too_big").stage == "handshake"
 
 
 def test_a_handshake_that_only_grows_is_ended(balance: MakeBalancer, upstream: Upstream) -> None:

@@ -25,6 +25,10 @@ def a_long_subject(pki: Pki) -> Identity:
     return pki.ca.issue("long-subject", organizations=["x" * 1000] * 16)
 
 
+def a_subject_too_long(pki: Pki) -> Identity:
+    return pki.ca.issue("too-long-a-subject", organizations=["x" * 1000] * 36)
+
+
 def a_huge_key(pki: Pki) -> Identity:
     """RSA of 15 636 bits, at once: from two primes of Mersenne's, instead of minutes of search."""
     e, p, q = 65537, 2**11213 - 1, 2**4423 - 1
@@ -59,6 +63,7 @@ def answer(lb: Balancer, identity: Identity) -> str:
     [
         (thousands_of_names, "handshake_failed", "handshake_too_big"),
         (a_long_subject, "served", "served"),
+        (a_subject_too_long, "handshake_too_big", "handshake_too_big"),
         (a_huge_key, "served", "served"),
         (a_long_chain, "wrong_issuer", "wrong_issuer"),
     ],

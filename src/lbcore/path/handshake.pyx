@@ -1,8 +1,9 @@
 """Stage 2, handshake: drive TLS 1.3 until it is done or late.
 
-Before any TLS object exists, the first five bytes must look like a TLS record: a library would
-otherwise wait for as many bytes as `GET /` announces, and a TLS object for every stranger is what a
-flood wants. The deadline is absolute from accept: dripped bytes do not extend it. Input is bounded too.
+Before any TLS object exists, the first nine bytes must look like a record that begins a ClientHello of
+reasonable length: a library would otherwise wait for as many bytes as `GET /` announces, or make room for
+what a hello does, and a TLS object for every stranger is what a flood wants. The deadline is absolute from
+accept: dripped bytes do not extend it. Input is bounded too.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
@@ -43,10 +44,12 @@ from lbcore.sys.linux cimport (
 from lbcore.tls.engine cimport TLS_DONE, TLS_FAILED, tls_failure_t, tls_io_t, tls_result_t
 
 cdef enum:
-    PREFACE = 5
+    PREFACE = 9                  # the header of a record and that of the message in it
     CONTENT_HANDSHAKE = 22       # RFC 8446, 5.1
     MAJOR_VERSION = 3
+    CLIENT_HELLO = 1             # RFC 8446, 4
     RECORD_MIN = 4
+    HELLO_MAX = 16384            # bytes; with post-quantum key shares they have some 2 000
     INPUT_MAX = 32768
 
 
@@ -92,25 +95,35 @@ cdef step_t wait(conn_t *conn, worker_t *worker) noexcept nogil:
     return STEP_WAIT if conn.sys_errno == 0 else over(conn, REASON_ERROR)
 
 
-cdef bint looks_like_tls(const uint8_t *data, size_t length) noexcept nogil:
+cdef uint32_t number(const uint8_t *data, int octets) noexcept nogil:
+    """In network byte order."""
+    cdef uint32_t value = 0
+    cdef int i
+    for i in range(octets):
+        value = (value << 8) | data[i]
+    return value
+
+
+cdef reason_t judge_preface(const uint8_t *data, size_t length) noexcept nogil:
     """As far as can be told from `length` bytes, at least one."""
-    cdef uint32_t record
-    if data[0] != CONTENT_HANDSHAKE:
-        return False
-    if length > 1 and data[1] != MAJOR_VERSION:
-        return False
-    if length < PREFACE:
-        return True
-    record = (<uint32_t>data[3] << 8) | data[4]
-    return RECORD_MIN <= record <= RECORD_MAX
+    if data[0] != CONTENT_HANDSHAKE or length > 1 and data[1] != MAJOR_VERSION:
+        return REASON_NOT_TLS
+    if length >= 5 and not RECORD_MIN <= number(data + 3, 2) <= RECORD_MAX:
+        return REASON_NOT_TLS
+    if length >= 6 and data[5] != CLIENT_HELLO:
+        return REASON_NOT_TLS
+    if length >= PREFACE and number(data + 6, 3) > HELLO_MAX:
+        return REASON_HANDSHAKE_TOO_BIG
+    return REASON_NONE
 
 
 cdef step_t consume(conn_t *conn, worker_t *worker, size_t length) noexcept nogil:
     cdef tls_result_t result
     cdef tls_failure_t failure
     if conn.client.tls == NULL:
-        if not looks_like_tls(worker.scratch_in, length):
-            return over(conn, REASON_NOT_TLS)
+        conn.reason = judge_preface(worker.scratch_in, length)
+        if conn.reason != REASON_NONE:
+            return STEP_CLOSE
         if length < PREFACE:
             memcpy(conn.preface, worker.scratch_in, length)
             conn.preface_length = <uint8_t>length

@@ -44,7 +44,7 @@ from lbcore.tls.openssl_api cimport *
 
 cdef enum:
     CHAIN_WANTED = 2             # leaf and CA
-    CERTIFICATES_MAX = 32768     # bytes of the client's chain
+    CERTIFICATES_MAX = 20480     # bytes of the client's chain; OpenSSL makes room when they are announced
     ALPN_ROOM = 4096
 
 cdef const char *SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
