@@ -20,7 +20,7 @@ MODULES = [
     *(f"lbcore.parts.{name}" for name in (
         "opening", "cells", "rings", "slab", "timers", "poller", "chunks", "pipes", "bandwidth", "scopes",
         "limiter", "balance", "der", "revoked", "policy", "verdicts", "sockets", "legs", "early", "strangers",
-        "parking", "waiting", "succession", "pacing", "submissions", "orders",
+        "headroom", "parking", "waiting", "succession", "pacing", "submissions", "orders",
     )),
     "lbcore.tls_engines",
     "lbcore.tls.s2n",

@@ -535,6 +535,7 @@ cdef struct worker_t:            # one thread; its own but for the fields marked
     uint64_t delayed_due_ns      # when to try them again
     conn_t *doomed               # to be closed after this batch of events: `reason` is set
     uint32_t lingering
+    uint32_t headroom_left       # connections to accept before it is looked for memory again
     uint64_t accept_paused_until_ns
     bint accept_paused
     tls_io_t io                  # what engines read from and write to

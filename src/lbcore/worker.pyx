@@ -50,6 +50,7 @@ from lbcore.parts.cells cimport (
 )
 from lbcore.parts.chunks cimport chunk_pool_fini
 from lbcore.parts.early cimport early_read
+from lbcore.parts.headroom cimport PAUSE_NS
 from lbcore.parts.orders cimport order_done, order_unref
 from lbcore.parts.pipes cimport pipes_fini
 from lbcore.parts.policy cimport policy_judge
@@ -73,7 +74,7 @@ from lbcore.parts.succession cimport succession_oldest
 from lbcore.parts.timers cimport timer_expired, timer_wait_ms, wheel_init
 from lbcore.parts.verdicts cimport verdicts_clear, verdicts_insert
 from lbcore.parts.waiting cimport sweep_begin, sweep_next, sweep_refused, sweep_t
-from lbcore.path.accept cimport ACCEPT_BATCH, ACCEPT_PAUSE_NS, accept_adopt, accept_next, accept_step
+from lbcore.path.accept cimport ACCEPT_BATCH, accept_adopt, accept_next, accept_step
 from lbcore.path.authenticate cimport authenticate_step
 from lbcore.path.authorize cimport authorize_matches, authorize_step
 from lbcore.path.close cimport close_step, close_upstream
@@ -389,7 +390,7 @@ cdef void watch_listeners(worker_t *worker, bint watched) noexcept nogil:
                         event_tag(EVENT_LISTENER, i, <uint32_t>listener.id)) != 0:
             # No memory, or no more watches for this user: a worker that let it be would stay deaf.
             counter_add(&worker.node.accept_errors, 1)
-            pause_accepting(worker, worker.now_ns + ACCEPT_PAUSE_NS)
+            pause_accepting(worker, worker.now_ns + PAUSE_NS)
             return
 
 

@@ -31,7 +31,10 @@ cdef step_t early_keep(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef size_t used
     if worker.io.input_at == worker.io.input_length:
         return STEP_WAIT
-    used = leg_decrypt(worker, &conn.client, &conn.tls_error)
+    conn.sys_errno = leg_decrypt(worker, &conn.client, &used, &conn.tls_error)
+    if conn.sys_errno != 0:
+        conn.reason = REASON_ERROR
+        return STEP_CLOSE
     if conn.tls_error != NULL:
         return gone(conn, 0)
     return hold(conn, worker, worker.scratch_plain, used)

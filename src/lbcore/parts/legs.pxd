@@ -17,8 +17,9 @@ cdef int leg_notify(worker_t *worker, leg_t *leg) noexcept nogil
 # Forgets what waits: nobody will take it.
 cdef void leg_drop(worker_t *worker, leg_t *leg) noexcept nogil
 # Decrypts every record in worker.io into scratch_plain, and sends what TLS itself answers (to a key
-# update). Marks the end: ENDED, CLEAN. The bytes; *out_problem is set, to static text, when the leg can no
-# longer be read because of it.
-cdef size_t leg_decrypt(worker_t *worker, leg_t *leg, const char **out_problem) noexcept nogil
+# update). Marks the end: ENDED, CLEAN. *out_problem is set, to static text, when the leg can no longer be
+# read because of it. 0, or ENOMEM: and that was not the peer's doing.
+cdef int leg_decrypt(worker_t *worker, leg_t *leg, size_t *out_used,
+                     const char **out_problem) noexcept nogil
 # Makes the worker's buffers ready for one engine call on `length` bytes of input.
 cdef void leg_io(worker_t *worker, const uint8_t *data, size_t length) noexcept nogil

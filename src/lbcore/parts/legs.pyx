@@ -11,6 +11,7 @@ bounded. OpenSSL and BoringSSL once drew, and draw, the same line at 32 (openssl
 
 from libc.stdint cimport uint8_t, uint32_t
 
+from lbcore.codes cimport REASON_ERROR
 from lbcore.parts.chunks cimport chunk_append, chunk_give
 from lbcore.structs cimport (
     LEG_BROKEN,
@@ -94,9 +95,10 @@ cdef int leg_notify(worker_t *worker, leg_t *leg) noexcept nogil:
     return leg_put(worker, leg, worker.io.output, worker.io.output_at)
 
 
-cdef size_t leg_decrypt(worker_t *worker, leg_t *leg, const char **out_problem) noexcept nogil:
+cdef int leg_decrypt(worker_t *worker, leg_t *leg, size_t *out_used, const char **out_problem) noexcept nogil:
     cdef tls_io_t *io = &worker.io
     cdef size_t used = 0
+    cdef int problem = 0
     cdef ssize_t got
     cdef tls_failure_t failure
     io.chores = leg.chores
@@ -114,11 +116,13 @@ cdef size_t leg_decrypt(worker_t *worker, leg_t *leg, const char **out_problem) 
     elif got != TLS_WANT_READ:
         worker.tls_engine.failure(leg.tls, &failure)
         cannot_read(leg, failure.name, out_problem)
+        problem = ENOMEM if failure.reason == REASON_ERROR else 0
     elif io.input_at < io.input_length:
         cannot_read(leg, b"too many records without data", out_problem)
     if io.output_at > 0 and leg_put(worker, leg, io.output, io.output_at) != 0 and not leg.flags & LEG_BROKEN:
         cannot_read(leg, b"key updates are asked for and not read", out_problem)
-    return used
+    out_used[0] = used
+    return problem
 
 
 cdef void cannot_read(leg_t *leg, const char *problem, const char **out_problem) noexcept nogil:

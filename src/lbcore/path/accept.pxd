@@ -7,7 +7,6 @@ from lbcore.sys.linux cimport sockaddr_in6
 
 cdef enum:
     ACCEPT_BATCH = 16
-    ACCEPT_PAUSE_NS = 100000000  # out of descriptors or memory: listeners are left alone for so long
 
 # One socket of the listener, at most ACCEPT_BATCH a wake-up: a connection for this worker, or NULL.
 # *out_more: whether the queue may hold another one.

@@ -13,6 +13,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from lbcore.codes cimport REASON_NODE_FULL, STAGE_ACCEPT, STEP_CLOSE, STEP_NEXT
 from lbcore.parts.cells cimport app_ref, listener_ref, listener_unref, tls_ref
+from lbcore.parts.headroom cimport headroom_is_short, headroom_ran_out
 from lbcore.parts.rings cimport ring_push, ring_wake
 from lbcore.parts.slab cimport slab_take
 from lbcore.parts.strangers cimport known_enter, node_is_full, stranger_enter
@@ -47,14 +48,17 @@ cdef conn_t *accept_next(listener_t *listener, worker_t *worker, bint *out_more)
     cdef sockaddr_in6 source
     cdef socklen_t length = sizeof(source)
     cdef worker_t *target
-    cdef int fd = accept4(listener.fd, <sockaddr *>&source, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
+    cdef int fd
+    if headroom_is_short(worker):
+        out_more[0] = False
+        return NULL
+    fd = accept4(listener.fd, <sockaddr *>&source, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
     out_more[0] = True
     if fd < 0:
         if errno == EAGAIN:
             out_more[0] = False
         elif errno in (EMFILE, ENFILE, ENOMEM, ENOBUFS):
-            counter_add(&worker.node.accept_errors, 1)
-            worker.accept_paused_until_ns = worker.now_ns + ACCEPT_PAUSE_NS
+            headroom_ran_out(worker)
             out_more[0] = False
         return NULL                      # else that client is gone already: ECONNABORTED and its kin
     target = least_loaded(worker)

@@ -16,6 +16,7 @@ from lbcore.codes cimport (
 )
 from lbcore.parts.balance cimport balance_dialled, balance_failed
 from lbcore.parts.early cimport early_watch
+from lbcore.parts.headroom cimport headroom_ran_out
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error, socket_tune
 from lbcore.parts.timers cimport timer_arm, timer_disarm
@@ -61,26 +62,28 @@ cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.dialled_ns = worker.now_ns
     conn.upstream.fd = socket(conn.picked.address.sin6_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if conn.upstream.fd < 0:
-        return ours(conn, errno)
+        return ours(conn, worker, errno)
     problem = socket_tune(conn.upstream.fd, conn.app.keepalive_s)
     if problem != 0:
-        return ours(conn, problem)
+        return ours(conn, worker, problem)
     if connect(conn.upstream.fd, <const sockaddr *>&conn.picked.address, conn.picked.address_length) == 0:
         return connected(conn, worker)
     problem = errno
     if problem in (EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM):
-        return ours(conn, problem)
+        return ours(conn, worker, problem)
     if problem != EINPROGRESS:
         return failed(conn, worker, problem)
     problem = poller_want(worker.epoll_fd, conn, &conn.upstream, EPOLLOUT)
     if problem != 0:
-        return ours(conn, problem)
+        return ours(conn, worker, problem)
     early_watch(conn, worker)
     timer_arm(&worker.wheel, conn, worker.now_ns + conn.app.connect_timeout_ns)
     return STEP_WAIT
 
 
-cdef step_t ours(conn_t *conn, int problem) noexcept nogil:
+cdef step_t ours(conn_t *conn, worker_t *worker, int problem) noexcept nogil:
+    if problem in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+        headroom_ran_out(worker)         # or we would go on shaking hands with clients we cannot serve
     conn.sys_errno = problem
     conn.reason = REASON_CONNECT_FAILED
     return STEP_CLOSE

@@ -129,8 +129,11 @@ cdef int decrypt(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target,
                  size_t length) noexcept nogil:
     """Every record of the batch; what came before a bad one is delivered all the same."""
     cdef size_t used
+    cdef int problem
     leg_io(worker, worker.scratch_in, length)
-    used = leg_decrypt(worker, source, &conn.tls_error)
+    problem = leg_decrypt(worker, source, &used, &conn.tls_error)
+    if problem != 0:
+        return problem
     source.bytes += used
     source.lease -= <int64_t>used
     if used == 0:

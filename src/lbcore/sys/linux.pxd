@@ -21,6 +21,12 @@ cdef extern from "string.h" nogil:
 cdef extern from "stdlib.h" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
 
+cdef extern from "sys/mman.h" nogil:
+    void *mmap(void *where, size_t length, int protection, int flags, int fd, long offset)
+    int munmap(void *memory, size_t length)
+    void *MAP_FAILED
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
+
 cdef extern from "time.h" nogil:
     struct timespec:
         long tv_sec

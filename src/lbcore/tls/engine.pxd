@@ -59,7 +59,7 @@ cdef enum tls_result_t:
 
 
 cdef struct tls_failure_t:
-    reason_t reason      # the reason code this error stands for
+    reason_t reason      # the reason code this error stands for; REASON_ERROR: memory was out
     const char *name     # the library's own name of it; static text
 
 

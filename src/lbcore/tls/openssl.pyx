@@ -116,6 +116,8 @@ cdef void openssl_failure(void *connection, tls_failure_t *out_failure) noexcept
         out_failure.reason = link.reason
     elif verified != X509_V_OK:
         out_failure.reason = verify_reason(verified)
+    elif ERR_GET_REASON(ERR_peek_error()) == ERR_R_MALLOC_FAILURE:
+        out_failure.reason = REASON_ERROR
     elif ERR_GET_LIB(error) != ERR_LIB_SSL:
         out_failure.reason = REASON_HANDSHAKE_FAILED
     elif reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:

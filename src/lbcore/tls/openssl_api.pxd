@@ -56,6 +56,7 @@ cdef extern from "openssl/ssl.h" nogil:
         SSL_R_WRONG_VERSION_NUMBER
         SSL_R_NO_PROTOCOLS_AVAILABLE
         SSL_R_EXCESSIVE_MESSAGE_SIZE
+        ERR_R_MALLOC_FAILURE
         X509_V_FLAG_PARTIAL_CHAIN
         X509_V_OK
         X509_V_ERR_CERT_NOT_YET_VALID

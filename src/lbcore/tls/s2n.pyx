@@ -94,7 +94,7 @@ cdef struct name_reason_t:
     const char *name
     reason_t reason
 
-cdef name_reason_t[18] REASONS_BY_NAME = [
+cdef name_reason_t[19] REASONS_BY_NAME = [
     name_reason_t(b"S2N_ERR_CERT_UNTRUSTED", REASON_UNKNOWN_CA),
     name_reason_t(b"S2N_ERR_CERT_EXPIRED", REASON_EXPIRED),
     name_reason_t(b"S2N_ERR_CERT_NOT_YET_VALID", REASON_NOT_YET_VALID),
@@ -113,6 +113,7 @@ cdef name_reason_t[18] REASONS_BY_NAME = [
     name_reason_t(b"S2N_ERR_PROTOCOL_VERSION_UNSUPPORTED", REASON_TLS_VERSION),
     name_reason_t(b"S2N_ERR_UNKNOWN_PROTOCOL_VERSION", REASON_TLS_VERSION),
     name_reason_t(b"S2N_ERR_DEPRECATED_SECURITY_POLICY", REASON_TLS_VERSION),
+    name_reason_t(b"S2N_ERR_ALLOC", REASON_ERROR),
 ]
 
 
@@ -133,7 +134,7 @@ cdef void s2n_failure(void *connection, tls_failure_t *out_failure) noexcept nog
     cdef int i
     out_failure.name = error_name()
     out_failure.reason = REASON_HANDSHAKE_FAILED
-    for i in range(18):
+    for i in range(19):
         if same_text(out_failure.name, REASONS_BY_NAME[i].name):
             out_failure.reason = REASONS_BY_NAME[i].reason
             return
