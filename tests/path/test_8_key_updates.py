@@ -22,7 +22,7 @@ import lbcore
 
 KIB, MIB = 1 << 10, 1 << 20
 #: Records without data in a row that everybody may send.
-IN_A_ROW = 32
+IN_A_ROW = 128
 
 
 def forwarded(lb: Balancer, pki: Pki) -> RecordClient:
