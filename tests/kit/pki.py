@@ -205,17 +205,24 @@ class Pki:
         """A client with an Ed25519 key."""
         return self.ca.issue(f"ed25519-{next(self._numbers)}", key=ed25519.Ed25519PrivateKey.generate())
 
-    def openssl_client(self, name: str, extensions: str | None, openssl: str = "openssl") -> Identity:
+    def openssl_client(
+        self,
+        name: str,
+        extensions: str | None,
+        openssl: str = "openssl",
+        key_options: Sequence[str] = ("ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+    ) -> Identity:
         """A client certificate made the way the openssl manual does it: `req`, then `x509 -req`.
 
         Args:
             name: the common name.
             extensions: what goes into ``-extfile``; None: no such option.
             openssl: the program.
+            key_options: what comes behind ``-newkey``.
         """
         cert, key, request = (self.folder / f"{name}.{end}" for end in ("pem", "key", "csr"))
-        _run(openssl, "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-             "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(request))  # fmt: skip
+        _run(openssl, "req", "-new", "-newkey", *key_options, "-nodes", "-subj", f"/CN={name}",
+             "-keyout", str(key), "-out", str(request))  # fmt: skip
         command = [openssl, "x509", "-req", "-in", str(request), "-CA", str(self.ca.cert), "-CAkey",
                    str(self.ca.key), "-CAcreateserial", "-days", "7", "-out", str(cert)]  # fmt: skip
         if extensions is not None:

@@ -130,6 +130,16 @@ def test_an_rsa_key_of_2048_bits(balance: MakeBalancer, upstream: Upstream, pki:
         client.echo(b"x")
 
 
+def test_a_key_for_rsa_pss_only(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
+    """RFC 4055, id-RSASSA-PSS, which signs with rsa_pss_pss_sha256."""
+    openssl = require_server("openssl")
+    lb = balance(upstream)
+    identity = pki.openssl_client("pss", None, openssl, ("rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048"))
+    lb.policy.allow(identity, "web")
+    with connect(pki, lb.port, identity) as client:
+        client.echo(b"x")
+
+
 def test_ed25519_depends_on_the_engine(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """s2n takes no Ed25519 client; the reason is the one for a certificate it cannot use."""
     lb = balance(upstream)
