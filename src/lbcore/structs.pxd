@@ -111,23 +111,42 @@ cdef struct scopes_t:            # all limiters one connection counts in, inner 
     bint windowed                # one of them has a window
 
 
-cdef struct upstream_t:          # counters: any thread; address, weight: set when made
+cdef enum upstream_flag_t:
+    UPSTREAM_DRAINING = 1        # takes no new connections: said by the operator
+    UPSTREAM_DOWN = 2            # ... because it fails its checks
+
+
+cdef struct upstream_t:          # counters and words: any thread; the rest: set when made
     gauge_t in_flight            # picked and not given back: dialling and open connections
-    word_t ejected_until_ns      # 0: in the pool; passive health, monotonic clock
-    word_t failing               # consecutive failed dials
+    word_t flags                 # upstream_flag_t
+    word_t quarantined_until_ns  # 0: not; then one connection may find out. Passive health, monotonic clock
+    word_t weight
+    word_t ramp_from_ns          # 0: no slow start; when it came into the pool
+    int64_t in_flight_max        # 0: no cap
     counter_t picked
-    counter_t errors             # failed dials, all of them
+    counter_t errors             # failed dials and early resets, all of them
+    counter_t quarantines        # times it was taken out of the pool
+    word_t failing               # consecutive failed dials
+    word_t resetting             # consecutive connections that were reset before they had a byte
+    word_t backoff               # quarantines in a row: each is longer than the one before
+    word_t returned_ns           # when the last one was over
     refs_t refs
     uint64_t id                  # never reused in this process
-    sockaddr_in6 address         # holds sockaddr_in as well
+    uint64_t hash                # of its name: what affinity goes by
+    name_t *name                 # as the operator wrote it; owned
+    uint8_t address[110]         # a sockaddr_in, _in6 or _un
     uint32_t address_length
-    uint32_t weight
-    int64_t in_flight_max        # 0: no cap
+
+
+cdef struct pool_t:              # the upstreams of an application, at one time; frozen
+    uint32_t count
+    uint32_t quarantined_max     # how many may be out at once after failures
+    upstream_t *upstreams[1]     # `count` references; allocated to fit
 
 
 cdef struct app_t:               # counters: any thread; the rest: set when made
     gauge_t open                 # past accept, not closed
-    word_t ejecting              # 1 while a thread decides whether to eject one
+    word_t quarantining          # 1 while a thread decides whether to leave one out
     counter_t rotor              # turns handed out: where the next connection starts to look
     counter_t accepted
     counter_t forwarded
@@ -137,18 +156,18 @@ cdef struct app_t:               # counters: any thread; the rest: set when made
     refs_t refs
     uint64_t id
     name_t *name
-    upstream_t **upstreams       # owned references
-    uint32_t upstream_count
+    word_t pool                  # pool_t *, owned: see parts/pool.pyx
     limiter_t *limiter           # the application's own scope, or NULL
     uint64_t connect_timeout_ns
     uint64_t idle_timeout_ns
     uint64_t half_close_timeout_ns
-    uint64_t eject_ns
+    uint64_t quarantine_ns       # how long an upstream that fails is left out the first time
+    uint64_t slow_start_ns       # 0: off; until an upstream that came back has its whole weight
     uint32_t connect_attempts
-    uint32_t failures_max        # consecutive failed dials before an upstream is skipped
-    uint32_t ejected_max         # upstreams that may be skipped at once
+    uint32_t failures_max        # consecutive failures before an upstream is left out; 0: never
     uint32_t keepalive_s
     bint truncated_is_eof
+    bint by_client               # a client keeps its upstream: parts/affinity.pyx
 
 
 cdef struct revoked_t:           # what the CA's revocation lists say; frozen, one block of memory
@@ -311,9 +330,9 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     scope_t refused_by
 
     uint32_t turn                # where its scans of the upstreams start
-    uint16_t tried[8]            # indexes of upstreams that failed this connection
-    uint8_t attempts             # upstreams dialled
-    uint8_t failed               # how many of `tried` are set
+    uint64_t tried[8]            # ids of upstreams that were dialled; the last one may still be
+    uint8_t attempts             # how many those are
+    bint probing                 # it finds out whether a quarantined upstream is back
 
     uint8_t serial[20]           # big endian, no leading zeros
     uint8_t serial_length        # 0: no certificate was seen
