@@ -254,6 +254,7 @@ cdef struct leg_t:               # one side of a connection; the worker's
     uint32_t interest            # what epoll watches; 0 with a descriptor: watched for nothing
     bint watched                 # whether the descriptor is in the epoll set at all
     uint32_t batch               # how much the next read asks for
+    uint32_t owed                # an abort waits: what its peer had not acknowledged at the last look
     void *tls                    # engine connection, or NULL
     chunk_t *out                 # accepted from the other leg, not yet taken by the kernel
     pipe_t *pipe                 # bytes of *this* leg on their way to the other one, or NULL
