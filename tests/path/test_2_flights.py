@@ -137,7 +137,7 @@ def flips(flights: Flights) -> list[Broken]:
     start, middle = flights.hello + CHANGE_CIPHER_SPEC, flights.hello + flights.last // 2
     end = flights.hello + flights.last - IN_FINISHED
     # The balancer cannot know that a random number is wrong. The client does, by what the server makes of it.
-    hello = {0: "not_tls", 1: "not_tls", 3: "not_tls", 5: "handshake_failed", 20: "client_gone"}
+    hello = {0: "not_tls", 1: "not_tls", 3: "not_tls", 5: "not_tls", 20: "client_gone"}
     last = dict.fromkeys([start + RECORD_HEADER, middle, end], "handshake_failed")
     server = [0, 20, flights.server // 2, flights.server - IN_FINISHED]
     return [

@@ -50,7 +50,8 @@ def crowd() -> Iterator[dict[str, list[TlsClient]]]:
 
 def counted(lb: Balancer) -> dict[str, int]:
     """The gauges, by application."""
-    counts = {"all": lb.engine.stats()["open"]}
+    stats = lb.engine.stats()
+    counts = {"all": stats["open"] + stats["unauthenticated"]}
     for application in lb.applications:
         counts[f"{application.name} open"] = application.open_connections
         for server in application.upstreams:
