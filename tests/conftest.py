@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from kit.leaks import core_threads, descriptors, wait_for_descriptors, wait_for_threads
+from kit.leaks import check_rest, core_threads, descriptors, wait_for_descriptors, wait_for_threads
 
 T = TypeVar("T")
 
@@ -66,8 +66,8 @@ def keep() -> Iterator[Callable[[T], T]]:
 
 @pytest.fixture
 def balance(pki: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Makes a kit.balancer.Balancer. After the test each one must come to hold nothing by itself,
-    before it is stopped."""
+    """Makes a kit.balancer.Balancer. After the test each one must come to hold nothing by itself, and its
+    workers to rest, before it is stopped."""
     from kit.balancer import Balancer
 
     made: list[Balancer] = []
@@ -80,9 +80,11 @@ def balance(pki: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., 
 
     yield make
     try:
-        for balancer in made:
-            if balancer.engine.running:
-                balancer.wait_quiet()
+        running = [balancer for balancer in made if balancer.engine.running]
+        for balancer in running:
+            balancer.wait_quiet()
+        if running:
+            check_rest([balancer.engine for balancer in running])
     finally:
         for balancer in made:
             balancer.close()

@@ -274,6 +274,7 @@ cdef struct leg_t:               # one side of a connection; the worker's
     bint watched                 # whether the descriptor is in the epoll set at all
     uint32_t batch               # how much the next read asks for
     uint32_t chores              # TLS records in a row that carried no data
+    uint32_t owed                # an abort waits: what its peer had not acknowledged at the last look
     void *tls                    # engine connection, or NULL
     chunk_t *out                 # accepted from the other leg, not yet taken by the kernel
     pipe_t *pipe                 # bytes of *this* leg on their way to the other one, or NULL

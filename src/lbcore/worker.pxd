@@ -1,6 +1,6 @@
 """One worker: a thread with its own epoll set, connections, timers and buffers."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from lbcore.structs cimport node_t, snapshot_t, worker_t
 from lbcore.tls.engine cimport tls_engine_t
@@ -15,5 +15,8 @@ cdef void worker_free(worker_t *worker) noexcept nogil
 # Whether epoll tells of the snapshot's listeners. When that cannot be had, accepting pauses and is tried
 # again later: the worker's own thread, or before it runs.
 cdef void watch_listeners(worker_t *worker, bint watched) noexcept nogil
+# One event that epoll told of, for whoever its tag names; nobody when that one is gone. The worker's own
+# thread.
+cdef void dispatch(worker_t *worker, uint64_t tag, uint32_t events) noexcept nogil
 # 0, or an errno. The thread blocks all signals and never touches the interpreter.
 cdef int worker_start(worker_t *worker) noexcept nogil

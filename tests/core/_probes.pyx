@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free, malloc
 
 from lbcore.codes import REASONS
 
-from lbcore.codes cimport ENDING_CLEAN, ENDING_CLOSE, ENDING_RESET, reason_ending, reason_t
+from lbcore.codes cimport ENDING_CLEAN, ENDING_CLOSE, ENDING_RESET, STAGE_DIAL, reason_ending, reason_t
 from lbcore.parts.balance cimport (
     balance_dialled,
     balance_failed,
@@ -51,7 +51,14 @@ from lbcore.parts.limiter cimport (
 from lbcore.parts.parking cimport parking_enter, parking_leave
 from lbcore.parts.pipes cimport pipe_give, pipe_take, pipes_fini
 from lbcore.parts.policy cimport policy_add, policy_allow, policy_judge, policy_new
-from lbcore.parts.poller cimport EVENT_CLIENT, poller_want, tag_generation, tag_index, tag_kind
+from lbcore.parts.poller cimport (
+    EVENT_CLIENT,
+    poller_remove,
+    poller_want,
+    tag_generation,
+    tag_index,
+    tag_kind,
+)
 from lbcore.parts.rings cimport (
     ring_awake,
     ring_fini,
@@ -102,7 +109,7 @@ from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_rea
 from lbcore.sys cimport linux
 from lbcore.sys.linux cimport aligned_alloc, memcpy, memset, monotonic_ns
 from lbcore.tls.engine cimport tls_engine_t
-from lbcore.worker cimport watch_listeners, worker_new
+from lbcore.worker cimport dispatch, watch_listeners, worker_new
 
 
 cdef extern from "sched.h" nogil:
@@ -1091,6 +1098,85 @@ cdef class Watcher:
     @property
     def errors(self):
         return counter_read(&self.node.accept_errors)
+
+
+cdef class Loop:
+    """A worker's epoll set and connections that dial, in turns of the test's choosing: collecting events is
+    one step, dispatching them another. The sockets stay the caller's."""
+
+    cdef node_t *node
+    cdef worker_t *worker
+    cdef linux.epoll_event events[16]
+    cdef int collected
+
+    def __cinit__(self):
+        self.node = <node_t *>zeroed_lines(sizeof(node_t))
+        self.worker = <worker_t *>zeroed_lines(sizeof(worker_t))
+        self.worker.node = self.node
+        self.worker.scratch_in = <uint8_t *>zeroed_lines(SCRATCH_BYTES)
+        self.worker.epoll_fd = linux.epoll_create1(linux.EPOLL_CLOEXEC)
+        if self.worker.epoll_fd < 0 or not slab_init(&self.worker.slab, 256):
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.worker != NULL:
+            for i in range(self.worker.slab.next_index):
+                leg_drop(self.worker, &slab_slot(&self.worker.slab, i).upstream)
+            chunk_pool_fini(&self.worker.chunks)
+            slab_fini(&self.worker.slab)
+            linux.close(self.worker.epoll_fd)
+            free(self.worker.scratch_in)
+        free(self.worker)
+        free(self.node)
+
+    def open(self, int client_fd, int upstream_fd):
+        """A new connection that waits for its upstream; its slot. Both sockets are watched for bytes."""
+        cdef conn_t *conn = slab_take(&self.worker.slab)
+        if conn == NULL:
+            raise MemoryError
+        conn.stage = STAGE_DIAL
+        conn.client.fd = client_fd
+        conn.upstream.fd = upstream_fd
+        if (
+            poller_want(self.worker.epoll_fd, conn, &conn.client, linux.EPOLLIN) != 0
+            or poller_want(self.worker.epoll_fd, conn, &conn.upstream, linux.EPOLLIN) != 0
+        ):
+            raise OSError("cannot be watched")
+        return conn.index
+
+    def close(self, uint32_t index):
+        """It ends and gives its slot back."""
+        cdef conn_t *conn = slab_slot(&self.worker.slab, index)
+        poller_remove(self.worker.epoll_fd, conn.client.fd)
+        poller_remove(self.worker.epoll_fd, conn.upstream.fd)
+        leg_drop(self.worker, &conn.upstream)
+        slab_give(&self.worker.slab, conn)
+
+    def doom(self, uint32_t index):
+        """It is to be closed once the events of this turn are dispatched."""
+        slab_slot(&self.worker.slab, index).doomed = True
+
+    def collect(self):
+        """What epoll tells now; how many events that is."""
+        self.collected = linux.epoll_wait(self.worker.epoll_fd, self.events, 16, 0)
+        return self.collected
+
+    def dispatch(self):
+        """What the worker does with what was collected."""
+        cdef int i
+        for i in range(self.collected):
+            dispatch(self.worker, self.events[i].data.u64, self.events[i].events)
+
+    def reached(self, uint32_t index):
+        """Which legs of the connection in that slot an event has come to."""
+        cdef conn_t *conn = slab_slot(&self.worker.slab, index)
+        reached = set()
+        if conn.client.bytes > 0 or conn.client.flags != 0:
+            reached.add("client")
+        if conn.upstream.flags != 0:
+            reached.add("upstream")
+        return reached
 
 
 # ---- layout --------------------------------------------------------------------------------------

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import lbcore
 
 #: Longer than a socket lingers in close, with room for a busy machine.
 SETTLE = 5.0
+#: Seconds in which workers that hold nothing are watched.
+_LOOK = 0.012
+#: How often one may wake up in that time: a late answer, a look at the clock. A loop comes to thousands.
+_WAKEUPS_MAX = 6
 
 
 def descriptors() -> int:
@@ -66,3 +72,23 @@ def wait_for_descriptors(baseline: int) -> None:
 def wait_for_threads() -> None:
     """Fails unless every thread of lbcore ends."""
     wait_until(lambda: not core_threads(), f"threads gone, there are {core_threads()}", timeout=SETTLE)
+
+
+def check_rest(engines: Sequence[lbcore.Engine]) -> None:
+    """Fails unless the workers of engines that hold nothing sleep."""
+    before = _wakeups(engines)
+    time.sleep(_LOOK)  # the time in which nothing happens
+    woken = _wakeups(engines) - before
+    restless = {name: count for name, count in woken.items() if count > _WAKEUPS_MAX}
+    assert not restless, f"woken although they hold nothing, in {_LOOK * 1000:g} ms: {restless}"
+
+
+def _wakeups(engines: Sequence[lbcore.Engine]) -> Counter[str]:
+    """How often each worker has been woken so far."""
+    return Counter(
+        {
+            f"engine {which} worker {number}": worker["wakeups"]
+            for which, engine in enumerate(engines)
+            for number, worker in enumerate(engine.stats()["workers"])
+        }
+    )

@@ -16,7 +16,6 @@ from kit.pki import Pki
 from kit.servers import require_server
 from kit.sockets import read_exactly, read_to_end
 from kit.upstreams import Upstream
-from kit.waiting import wait_until
 
 SUITES = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 
@@ -101,18 +100,6 @@ def test_a_hello_in_single_bytes_is_served(balance: MakeBalancer, upstream: Upst
             client.sock.sendall(bytes([byte]))
         client.handshake()
         client.echo(b"patient")
-
-
-@pytest.mark.parametrize("cut", [1, 4, 5, 6, 9, 43, 44, 100])
-def test_a_hello_cut_anywhere_is_served(balance: MakeBalancer, upstream: Upstream, cut: int) -> None:
-    lb = balance(upstream)
-    with TlsClient(lb.port, client_context(lb.pki, lb.pki.alice)) as client:
-        hello = client.first_flight()
-        client.sock.sendall(hello[:cut])
-        wait_until(lambda: lb.engine.stats()["unauthenticated"] == 1, "the first part is there")
-        client.sock.sendall(hello[cut:])
-        client.handshake()
-        client.echo(b"whole")
 
 
 def test_a_hello_that_announces_too_much_is_ended_at_once(balance: MakeBalancer, upstream: Upstream) -> None:

@@ -773,16 +773,45 @@ def test_the_half_close_timeout_counts_from_the_half_close(
 
 
 def test_a_half_closed_connection_lives_while_bytes_flow(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
+    """Half-closed by the client or by the upstream, TLS or not: kept while a byte comes now and then, longer
+    than the timeout is, and ended by it afterwards. All four at once, since they take their time."""
+    app = {"half_close_timeout": 0.6, "idle_timeout": 60.0}
+    pace, count = 0.1, 12
+
     def trickle(session: Session) -> None:
         session.collect()
-        for _ in range(15):
+        for _ in range(count):
             session.sock.sendall(b".")
-            time.sleep(0.1)
+            time.sleep(pace)
+        session.released.wait()
 
-    lb = balance(keep(Upstream(trickle)), app={"half_close_timeout": 1.0})
-    with connect(pki, lb.port) as client:
-        client.send_close_notify()
-        assert client.receive_to_end() == (b"." * 15, End.CLOSE_NOTIFY)
+    def end_first(session: Session) -> None:
+        session.sock.shutdown(socket.SHUT_WR)
+        session.collect()
+
+    late, early = keep(Upstream(trickle)), keep(Upstream(end_first))
+    lb = balance(late, app=app)
+    lb.policy.allow(pki.alice, "web", "early")
+    raw_late = lb.add("raw late", late, plaintext=True, **app)
+    raw_early = lb.add("raw early", early, plaintext=True, **app)
+    listening, raw_listening = keep(connect(pki, lb.port)), keep(plain(raw_late.port))
+    talking = keep(connect(pki, lb.add("early", early, **app).port))
+    raw_talking = keep(plain(raw_early.port))
+    lb.wait_open(4)
+    assert talking.receive_to_end() == (b"", End.CLOSE_NOTIFY)
+    assert read_to_end(raw_talking) == (b"", End.FIN)
+    listening.send_close_notify()
+    raw_listening.shutdown(socket.SHUT_WR)
+    for _ in range(count):
+        talking.send(b".")
+        raw_talking.sendall(b".")
+        time.sleep(pace)
+    records = lb.records.wait(4, reason="half_close_timeout")
+    assert all(record.duration_ms > 1000 * (pace * count + 0.5) for record in records)
+    assert listening.receive_to_end() == (b"." * count, End.RESET)
+    assert read_to_end(raw_listening) == (b"." * count, End.RESET)
+    assert [early.session(number).wait_end() for number in range(2)] == [End.RESET] * 2
+    assert [bytes(early.session(number).received) for number in range(2)] == [b"." * count] * 2
 
 
 def test_a_quiet_connection_works_after_its_buffers_went_back(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
+from collections import Counter
 
 import pytest
 from kit.balancer import Balancer, Stopwatch
@@ -13,12 +15,16 @@ from kit.clients import TlsClient, client_context, connect, plain
 from kit.fixtures import Keep, MakeBalancer, Options
 from kit.leaks import core_threads
 from kit.pki import Pki
+from kit.racing import workers_held_back
 from kit.sockets import End, read_to_end, reset
 from kit.upstreams import Refuser, Session, Upstream, hold, sink, source
 from kit.waiting import wait_until
 
 import lbcore
 from lbcore import RateLimitManager
+
+ENDS_AT_ONCE = 20  # connections that end in one go
+END_ROUNDS = int(os.environ.get("LBCORE_CLOSE_ROUNDS", "1"))
 
 
 def forwarding(lb: Balancer, pki: Pki) -> TlsClient:
@@ -181,43 +187,79 @@ def test_a_lingering_client_holds_no_slot(balance: MakeBalancer, keep: Keep, pki
         assert client.receive_to_end()[1] is End.CLOSE_NOTIFY
 
 
-ENDS = ("polite", "fin", "reset")
+def end_client(client: TlsClient, how: str) -> None:
+    if how == "reset":
+        client.reset()
+        return
+    if how == "polite":
+        client.send_close_notify()
+    client.send_fin()
 
 
-@pytest.mark.parametrize("upstream_end", ["fin", "reset"])
-@pytest.mark.parametrize("client_end", ENDS)
+def end_upstream(session: Session, how: str) -> None:
+    if how == "reset":
+        reset(session.sock)
+    elif how == "close":
+        session.sock.close()
+    else:
+        session.sock.shutdown(socket.SHUT_WR)
+
+
+def reason_of(client_end: str, upstream_end: str, *, client_first: bool) -> str:
+    """Whoever came first; but after a proper end the other side can still make an abort of it."""
+    if client_end == "reset" and (client_first or upstream_end != "reset"):
+        return "client_reset"
+    if client_end == "fin" and client_first:
+        return "client_truncated"
+    if upstream_end == "reset":
+        return "upstream_reset"
+    return "client_closed" if client_first else "upstream_closed"
+
+
+def end_together(
+    lb: Balancer, pairs: list[tuple[TlsClient, Session]], client_end: str, upstream_end: str
+) -> bool:
+    """Ends both sides of each, in turns one or the other first; whether the worker slept meanwhile."""
+    woken = lb.engine.stats()["workers"][0]["wakeups"]
+    with workers_held_back():
+        for number, (client, session) in enumerate(pairs):
+            with contextlib.suppress(OSError):  # the other end may have come back already
+                if number % 2:
+                    end_client(client, client_end)
+                end_upstream(session, upstream_end)
+                if not number % 2:
+                    end_client(client, client_end)
+    return bool(lb.engine.stats()["workers"][0]["wakeups"] - woken < len(pairs) / 2)
+
+
+@pytest.mark.parametrize("upstream_end", ["fin", "reset", "close"])
+@pytest.mark.parametrize("client_end", ["polite", "fin", "reset"])
 def test_both_sides_end_at_the_same_moment(
     balance: MakeBalancer, keep: Keep, pki: Pki, client_end: str, upstream_end: str
 ) -> None:
-    barrier = threading.Barrier(2)
-
-    def end_together(session: Session) -> None:
-        session.sock.recv(1)
-        barrier.wait(10)
-        if upstream_end == "reset":
-            reset(session.sock)
-        else:
-            session.sock.shutdown(socket.SHUT_WR)
-            session.collect()
-
-    lb = balance(keep(Upstream(end_together)))
-    for _ in range(20):
-        with forwarding(lb, pki) as client:
-            client.send(b"x")
-            barrier.wait(10)
-            with contextlib.suppress(OSError):  # the other end may have come first
-                if client_end == "polite":
-                    client.send_close_notify()
-                elif client_end == "fin":
-                    client.send_fin()
-                else:
-                    client.reset()
+    """The worker finds both ends when it looks, of many connections at once."""
+    upstream = keep(Upstream(hold))
+    lb = balance(upstream, engine={"workers": 1})
+    expected: Counter[str] = Counter()
+    rounds = 0
+    while rounds < END_ROUNDS:  # one in which a busy machine woke the worker does not count
+        done = sum(expected.values())
+        assert done < 10 * END_ROUNDS * ENDS_AT_ONCE, "the worker cannot be held back"
+        pairs = [(keep(connect(pki, lb.port)), upstream.session(done + n)) for n in range(ENDS_AT_ONCE)]
+        lb.wait_open(ENDS_AT_ONCE)
+        rounds += end_together(lb, pairs, client_end, upstream_end)
+        for number, (client, session) in enumerate(pairs):
+            reason = reason_of(client_end, upstream_end, client_first=number % 2 == 1)
+            expected[reason] += 1
+            clean = reason in ("client_closed", "upstream_closed")
+            if client_end != "reset":
+                assert (client.receive_to_end()[1] is End.CLOSE_NOTIFY) == clean
+            session.released.set()
+            if upstream_end == "fin":
+                assert session.wait_end() is (End.FIN if clean else End.RESET)
         lb.wait_quiet()
-    reasons = {record.reason for record in lb.records.wait(20)}
-    assert len(lb.records.all()) == 20
-    assert reasons <= {
-        "client_closed", "upstream_closed", "client_reset", "upstream_reset", "client_truncated",
-    }  # fmt: skip
+    lb.records.wait(sum(expected.values()))
+    assert Counter(record.reason for record in lb.records.all()) == expected
 
 
 # ---- stop ----------------------------------------------------------------------------------------

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import ssl
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from kit.balancer import Balancer
@@ -14,11 +12,14 @@ from kit.clients import TlsClient, client_context, connect, plain
 from kit.fixtures import MakeBalancer
 from kit.memory import anonymous_bytes
 from kit.pki import Pki
+from kit.transfers import transfers
 from kit.upstreams import Upstream
 
 ROUNDS = 400
-TRANSFERS = 20
+TRANSFERS = 8
 BROKEN = 500
+KINDS = 5  # of broken handshakes
+GARBAGE, NOBODY, ROGUE, RESET, SEALED_BADLY = range(KINDS)
 GONE = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 REASONS = {
     "not_tls", "handshake_failed", "handshake_too_big", "handshake_timeout", "tls_version", "client_gone",
@@ -105,26 +106,22 @@ def test_refusals_do_not_cost_memory(balance: MakeBalancer, upstream: Upstream, 
     assert many() - first < 2 << 20
 
 
-def broken(lb: Balancer, pki: Pki, number: int, good: bytes) -> None:
-    """One handshake that fails, each time in another way."""
-    kind = number % 5
-    if kind == 0:
+def broken(lb: Balancer, kind: int, garbage: bytes, contexts: dict[int, ssl.SSLContext]) -> None:
+    """One handshake that fails."""
+    if kind == GARBAGE:
         with plain(lb.port) as sock, contextlib.suppress(*GONE):
-            sock.sendall(mutations(number, good))
+            sock.sendall(garbage)
         return
-    identity = {1: None, 2: pki.rogue.issue("mallory"), 3: pki.alice, 4: pki.alice}[kind]
-    context = client_context(pki, identity)
-    with TlsClient(lb.port, context) as client, contextlib.suppress(*GONE, ssl.SSLError):
-        if kind == 3:
+    with TlsClient(lb.port, contexts[kind]) as client, contextlib.suppress(*GONE, ssl.SSLError):
+        if kind == RESET:
             client.sock.sendall(client.first_flight())
             client.reset()
-            return
-        if kind == 4:  # the server cannot decrypt what comes for a second flight
+        elif kind == SEALED_BADLY:  # the server cannot decrypt what comes for a second flight
             client.sock.sendall(client.first_flight() + b"\x17\x03\x03\x00\x40" + bytes(64))
             client.sock.recv(1 << 16)
-            return
-        client.handshake()
-        client.receive_to_end()
+        else:
+            client.handshake()
+            client.receive_to_end()
 
 
 def test_broken_handshakes_beside_running_transfers(
@@ -134,24 +131,16 @@ def test_broken_handshakes_beside_running_transfers(
     held against another."""
     lb = balance(upstream)
     good = hello(lb)
-    stop = threading.Event()
-
-    def transfer(number: int) -> int:
-        chance, rounds = random.Random(number), 0
-        with connect(pki, lb.port) as client:
-            while not stop.is_set():
-                client.echo(chance.randbytes(chance.randrange(1, 60_000)))
-                rounds += 1
-        return rounds
-
-    with ThreadPoolExecutor(TRANSFERS) as pool:
-        transfers = [pool.submit(transfer, number) for number in range(TRANSFERS)]
-        try:
-            for number in range(BROKEN):
-                broken(lb, pki, number, good)
-        finally:
-            stop.set()
-        assert all(running.result() > 0 for running in transfers)
+    honest = client_context(pki, pki.alice)
+    contexts = {
+        NOBODY: client_context(pki, None),
+        ROGUE: client_context(pki, pki.rogue.issue("mallory")),
+        RESET: honest,
+        SEALED_BADLY: honest,
+    }
+    with transfers(pki, lb.port, TRANSFERS):
+        for number in range(BROKEN):
+            broken(lb, number % KINDS, mutations(number, good), contexts)
     lb.records.wait(BROKEN + TRANSFERS + 1)
     lb.records.wait(TRANSFERS, reason="client_closed")
-    assert len(lb.records.all(event="conn.deny", reason="no_certificate")) == BROKEN // 5
+    assert len(lb.records.all(event="conn.deny", reason="no_certificate")) == BROKEN // KINDS

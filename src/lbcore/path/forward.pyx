@@ -322,12 +322,14 @@ cdef step_t deliver_then_end(conn_t *conn, worker_t *worker) noexcept nogil:
 
     A reset destroys what the kernel has not sent, so it waits until the peer has acknowledged
     everything, for a second after the last progress, or as long as a half-closed connection may stall
-    while bytes still wait here.
+    while bytes still wait here. What the peer acknowledges is progress: a slow reader may need long for
+    what is in the kernel.
     """
     cdef bint from_client = conn.reason != REASON_UPSTREAM_RESET
     cdef leg_t *source = &conn.client if from_client else &conn.upstream
     cdef leg_t *target = &conn.upstream if from_client else &conn.client
     cdef uint64_t limit_ns = DELIVERY_NS
+    cdef uint32_t owed
     conn.expired = False
     if move_pending(source, target) and target.flags & LEG_WRITABLE:
         flush(conn, worker, source, target)
@@ -336,12 +338,16 @@ cdef step_t deliver_then_end(conn_t *conn, worker_t *worker) noexcept nogil:
     if target.flags & LEG_BROKEN:
         return STEP_CLOSE
     if not move_pending(source, target):
-        if socket_unacknowledged(target.fd) == 0:
+        owed = <uint32_t>socket_unacknowledged(target.fd)
+        if owed == 0:
             return STEP_CLOSE
+        if owed < target.owed:
+            conn.active_ns = worker.now_ns
+        target.owed = owed
     elif conn.app.half_close_timeout_ns > limit_ns:
         limit_ns = conn.app.half_close_timeout_ns
-    if conn.active_ns + limit_ns <= worker.now_ns:
-        return STEP_CLOSE
+    if conn.active_ns + limit_ns <= worker.now_ns or conn.ends_ns != 0 and conn.ends_ns <= worker.now_ns:
+        return STEP_CLOSE                # a peer that trickles does not outlive its lifetime
     leg_drop(worker, source)
     poller_want(worker.epoll_fd, conn, source, 0)
     poller_want(worker.epoll_fd, conn, target, EPOLLOUT if move_pending(source, target) else 0)
