@@ -35,12 +35,31 @@ def split_address(text: object) -> tuple[IPAddress, int]:
     return ip, int(port)
 
 
+UNIX = "unix:"
+UNIX_PATH_MAX = 107  # bytes, unix(7)
+
+
 def socket_address(text: object) -> bytes:
-    """``HOST:PORT`` as the bytes of a sockaddr_in or sockaddr_in6. Raises like `split_address`."""
+    """``HOST:PORT`` or ``unix:/PATH`` as the bytes of a sockaddr_in, sockaddr_in6 or sockaddr_un.
+
+    Raises:
+        TypeError, ValueError: saying what is wrong.
+    """
+    if isinstance(text, str) and text.startswith(UNIX):
+        return _unix_address(text)
     ip, port = split_address(text)
     if ip.version == 4:
         return struct.pack("=HH4s8x", socket.AF_INET, socket.htons(port), ip.packed)
     return struct.pack("=HHI16sI", socket.AF_INET6, socket.htons(port), 0, ip.packed, 0)
+
+
+def _unix_address(text: str) -> bytes:
+    path = os.fsencode(text.removeprefix(UNIX))
+    if not path.startswith(b"/") or b"\0" in path:
+        raise ValueError(f"address: 'unix:' and an absolute path, not {text!r}")
+    if len(path) > UNIX_PATH_MAX:
+        raise ValueError(f"address: a path of at most {UNIX_PATH_MAX} bytes, not {len(path)}")
+    return struct.pack("=H", socket.AF_UNIX) + path + b"\0"
 
 
 def bound_socket(text: str) -> socket.socket:

@@ -1,24 +1,34 @@
+from libc.stdint cimport uint64_t
+
 from lbcore.structs cimport app_t, upstream_t
 
 
 cdef class UpstreamServer:
     cdef upstream_t *cell        # one reference
-    cdef bint taken              # by an application
+    cdef app_t *app              # one reference: the application it belongs to, or NULL
     cdef readonly str address
-    cdef readonly int weight
     cdef readonly object max_connections
+
+    # The application, or raises: it belongs to none.
+    cdef app_t *owner(self) except NULL
+    # Its open connections have to end by then; 0: they may stay after all.
+    cdef _leave(self, int reason, uint64_t deadline_ns)
 
 
 cdef class Application:
     cdef app_t *cell             # one reference
     cdef bint simulated          # a Simulation has it; no engine may
     cdef readonly str name
-    cdef readonly tuple upstreams
+    cdef tuple servers
+    cdef object changing         # held while the servers change
     cdef readonly object max_connections
     cdef readonly object limits  # RateLimitManager or None
     cdef readonly object engine  # Engine or None
+    cdef double max_ejected
+    cdef bint dynamic            # it may have none
 
     # Raises where an engine cannot serve it.
     cdef check_usable(self)
     # NULL raises: its __init__ was not called.
     cdef app_t *made(self) except NULL
+    cdef _replace(self, tuple servers)

@@ -2,25 +2,38 @@
 
 import asyncio
 import contextlib
+import threading
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
-from lbcore.addresses import socket_address, split_address
+from lbcore.addresses import UNIX, socket_address, split_address
 from lbcore.codes import REASONS
 
+from lbcore.codes cimport REASON_DRAINED, REASON_NONE, REASON_UPSTREAM_DOWN
 from lbcore.limits cimport RateLimitManager
-from lbcore.parts.balance cimport balance_is_ejected
+from lbcore.parts.balance cimport balance_hash
 from lbcore.parts.cells cimport (
     app_new,
+    app_ref,
     app_unref,
     limiter_ref,
     name_new,
+    pool_free,
+    pool_new,
+    pool_replace,
     upstream_new,
     upstream_ref,
     upstream_unref,
 )
-from lbcore.structs cimport DIAL_ATTEMPTS_MAX
-from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_read
+from lbcore.parts.health cimport (
+    UPSTREAM_DOWN,
+    UPSTREAM_DRAINING,
+    health_joined,
+    health_passed,
+    health_set,
+)
+from lbcore.structs cimport DIAL_ATTEMPTS_MAX, pool_t
+from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_read, word_read, word_write
 from lbcore.sys.linux cimport memcpy, monotonic_ns
 
 cdef counter_t next_id           # of applications and upstreams, never reused
@@ -47,12 +60,14 @@ def check_count(name, value, least, most):
 
 
 cdef class UpstreamServer:
-    """One server that connections are forwarded to. Belongs to one Application.
+    """One server that connections are forwarded to. Belongs to one Application at a time.
 
     Args:
-        address: ``"10.0.0.1:80"`` or ``"[2001:db8::1]:80"``.
+        address: ``"10.0.0.1:80"``, ``"[2001:db8::1]:80"`` or ``"unix:/run/app.sock"``.
         weight: its share of the open connections, relative to the others.
         max_connections: never more than this many at once, or None.
+
+    Thread-safety: every method may be called from any thread.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -65,27 +80,54 @@ cdef class UpstreamServer:
 
     def __init__(self, str address not None, weight=1, *, max_connections=None):
         cdef bytes packed = socket_address(address)
+        cdef bytes name = address.encode("utf-8", "surrogateescape")
         if self.cell.id != 0:
             raise RuntimeError("UpstreamServer: already made")
-        if split_address(address)[1] == 0:
+        if not address.startswith(UNIX) and split_address(address)[1] == 0:
             raise ValueError("address: the port is 0")
-        self.address = address
-        self.weight = check_count("weight", weight, 1, WEIGHT_MAX)
+        check_count("weight", weight, 1, WEIGHT_MAX)
         self.max_connections = max_connections
         if max_connections is not None:
             self.cell.in_flight_max = check_count("max_connections", max_connections, 1, 2**31 - 1)
+        self.cell.name = name_new(name, <uint32_t>len(name))
+        if self.cell.name == NULL:
+            raise MemoryError
+        self.address = address
         self.cell.id = counter_next(&next_id) + 1
-        self.cell.weight = weight
+        self.cell.hash = balance_hash(<const char *>name, len(name))
         self.cell.address_length = <uint32_t>len(packed)
-        memcpy(&self.cell.address, <const char *>packed, len(packed))
+        memcpy(self.cell.address, <const char *>packed, len(packed))
+        word_write(&self.cell.weight, weight)
 
     def __dealloc__(self):
+        app_unref(self.app)
         upstream_unref(self.cell)
+
+    cdef app_t *owner(self) except NULL:
+        if self.app == NULL:
+            raise RuntimeError("UpstreamServer: it belongs to no Application")
+        return self.app
+
+    # ---- what it is doing
 
     @property
     def id(self):
         """A number no other upstream of this process has or had."""
         return self.cell.id
+
+    @property
+    def weight(self):
+        """Its share of the open connections, relative to the others. Set it while connections run: new
+        ones go by it.
+
+        Raises:
+            TypeError, ValueError: not a whole number from 1 to 65535.
+        """
+        return word_read(&self.cell.weight)
+
+    @weight.setter
+    def weight(self, weight):
+        word_write(&self.cell.weight, check_count("weight", weight, 1, WEIGHT_MAX))
 
     @property
     def in_flight(self):
@@ -99,26 +141,109 @@ cdef class UpstreamServer:
 
     @property
     def errors(self):
-        """Failed dials so far."""
+        """Failed dials, and connections it reset before they had a byte, so far."""
         return counter_read(&self.cell.errors)
 
     @property
+    def quarantines(self):
+        """Times failures took it out of the pool so far."""
+        return counter_read(&self.cell.quarantines)
+
+    @property
     def ejected(self):
-        """Whether failed dials keep it out of the pool at the moment."""
-        return balance_is_ejected(self.cell, monotonic_ns())
+        """Whether failures keep it out of the pool at the moment; not while one connection may find out
+        whether it is back."""
+        return word_read(&self.cell.quarantined_until_ns) > monotonic_ns()
+
+    @property
+    def state(self):
+        """``"up"``; ``"draining"`` and ``"down"`` as it was told; ``"quarantined"`` after failures. Only one
+        that is up gets new connections, and one in quarantine a single one now and then, to find out."""
+        cdef uint64_t flags = word_read(&self.cell.flags)
+        if flags & UPSTREAM_DRAINING:
+            return "draining"
+        if flags & UPSTREAM_DOWN:
+            return "down"
+        return "quarantined" if word_read(&self.cell.quarantined_until_ns) else "up"
+
+    # ---- what it is told
+
+    def drain(self, end_after=None):
+        """No new connections from now on.
+
+        Args:
+            end_after: seconds the open ones may go on (reason ``drained``); None: for as long as they like.
+
+        Raises:
+            TypeError, ValueError: ``end_after`` is not a number of seconds.
+            RuntimeError: a worker does not answer.
+        """
+        deadline_ns = deadline_after(end_after)
+        health_set(self.cell, UPSTREAM_DRAINING, True)
+        self._leave(REASON_DRAINED, deadline_ns)
+
+    def resume(self):
+        """Takes ``drain`` back: new connections again, and those that were to end may stay.
+
+        Raises:
+            RuntimeError: a worker does not answer.
+        """
+        health_set(self.cell, UPSTREAM_DRAINING, False)
+        self._leave(REASON_NONE, 0)
+
+    def mark_down(self, end_after=None):
+        """A check has failed: no new connections until ``mark_up``.
+
+        Args:
+            end_after: seconds the open ones may go on (reason ``upstream_down``); None: for as long as they
+                like.
+
+        Raises:
+            TypeError, ValueError: ``end_after`` is not a number of seconds.
+            RuntimeError: a worker does not answer.
+        """
+        deadline_ns = deadline_after(end_after)
+        health_set(self.cell, UPSTREAM_DOWN, True)
+        if deadline_ns != 0:
+            self._leave(REASON_UPSTREAM_DOWN, deadline_ns)
+
+    def mark_up(self):
+        """A check has passed: ends ``mark_down``, a quarantine and its history. It belongs to an application.
+
+        Raises:
+            RuntimeError: it belongs to none, or a worker does not answer.
+        """
+        cdef bint was_down = word_read(&self.cell.flags) & UPSTREAM_DOWN != 0
+        health_passed(self.owner(), self.cell, monotonic_ns())
+        if was_down:
+            self._leave(REASON_NONE, 0)
+
+    cdef _leave(self, int reason, uint64_t deadline_ns):
+        from lbcore.engine import leave  # it is built on this module
+
+        leave(self.cell.id, reason, deadline_ns)
 
     def __repr__(self):
-        return f"<UpstreamServer {self.address} weight={self.weight} in_flight={self.in_flight}>"
+        return f"<UpstreamServer {self.address} {self.state} weight={self.weight} in_flight={self.in_flight}>"
+
+
+def deadline_after(end_after):
+    """Monotonic nanoseconds; 0: None. Raises TypeError or ValueError."""
+    if end_after is None:
+        return 0
+    return monotonic_ns() + check_seconds("end_after", end_after, least=0.0)
 
 
 cdef class Application:
     """A named group of upstream servers, balanced by least connections.
 
-    Immutable once made; safe to use from any thread.
+    Its servers may change while connections run; everything else is as it was made. Safe to use from any
+    thread.
 
     Args:
         name: for logs, limits and permissions.
         upstreams: at least one UpstreamServer, each in one application only.
+        dynamic: there may be none, now and later: they come and go by ``add_upstream``, ``remove_upstream``.
         max_connections: connections open at once in the whole application, or None.
         limits: what all its connections together are held to, with all scopes around it; or None. A client's
             own limits (``Verdict.limits``, ``submit_connection``) count before these.
@@ -130,9 +255,14 @@ cdef class Application:
         tcp_keepalive: seconds of silence before the kernel probes a peer.
         on_truncated: ``"reset"`` or ``"eof"``: what the upstream sees when a TLS client vanishes
             without close_notify.
-        passive_failures: failed dials in a row that take an upstream out of the pool; 0: never.
-        passive_eject: seconds it stays out.
-        max_ejected: the share of the upstreams that may be out at once, 0 to 1.
+        passive_failures: failed dials in a row, or connections in a row that are reset before they have a
+            byte, that take an upstream out of the pool; 0: never.
+        passive_eject: seconds it stays out the first time; up to 32 times as long when it goes on failing.
+        max_ejected: the share of the upstreams that may be out at once after failures, 0 to 1.
+        slow_start: seconds until an upstream that came back, or was added, has its whole weight; None: at
+            once.
+        affinity: ``"client"``: a client comes to the same upstream again, as long as that may be picked;
+            None: least connections.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -144,8 +274,9 @@ cdef class Application:
     def __init__(
         self,
         str name not None,
-        upstreams,
+        upstreams=(),
         *,
+        dynamic=False,
         max_connections=None,
         limits=None,
         engine=None,
@@ -158,8 +289,9 @@ cdef class Application:
         passive_failures=5,
         passive_eject=10.0,
         max_ejected=0.5,
+        slow_start=None,
+        affinity=None,
     ):
-        cdef UpstreamServer server
         cdef RateLimitManager scope
         cdef bytes encoded = name.encode()
         cdef tuple servers = tuple(upstreams)
@@ -167,19 +299,11 @@ cdef class Application:
             raise RuntimeError("Application: already made")
         if not name or len(encoded) > 255:
             raise ValueError("name: 1 to 255 bytes")
-        if not servers:
+        if not servers and not dynamic:
             raise ValueError("upstreams: needs at least one upstream")
-        if len(servers) > UPSTREAMS_MAX:
-            raise ValueError(f"upstreams: at most {UPSTREAMS_MAX}")
         for item in servers:
-            if not isinstance(item, UpstreamServer):
-                raise TypeError(f"upstreams: UpstreamServer objects, not {item!r}")
-            if (<UpstreamServer>item).address is None:
-                raise ValueError("upstreams: an UpstreamServer whose __init__ was not called")
-        if len({server.address for server in servers}) != len(servers):
-            raise ValueError("upstreams: the same address is there twice; use weight instead")
-        if any((<UpstreamServer>server).taken for server in servers):
-            raise ValueError("upstreams: an UpstreamServer belongs to one Application")
+            check_upstream("upstreams", item)
+        check_upstreams(servers)
         if on_truncated not in ("reset", "eof"):
             raise ValueError(f"on_truncated: 'reset' or 'eof', not {on_truncated!r}")
         if limits is not None and not isinstance(limits, RateLimitManager):
@@ -192,11 +316,15 @@ cdef class Application:
             check_count("max_connections", max_connections, 1, 2**31 - 1)
         if not isinstance(max_ejected, (int, float)) or not 0 <= max_ejected <= 1:
             raise ValueError(f"max_ejected: 0 to 1, not {max_ejected!r}")
-        self.cell = app_new(<uint32_t>len(servers))
+        if affinity is not None and affinity != "client":
+            raise ValueError(f"affinity: 'client' or None, not {affinity!r}")
+        self.cell = app_new()
         if self.cell == NULL:
             raise MemoryError
         self.name = name
-        self.upstreams = servers
+        self.changing = threading.Lock()
+        self.max_ejected = max_ejected
+        self.dynamic = dynamic
         self.max_connections = max_connections
         self.cell.id = counter_next(&next_id) + 1
         self.cell.name = name_new(encoded, <uint32_t>len(encoded))
@@ -210,8 +338,9 @@ cdef class Application:
         self.cell.keepalive_s = max(1, check_seconds("tcp_keepalive", tcp_keepalive, most=32767) // 10**9)
         self.cell.truncated_is_eof = on_truncated == "eof"
         self.cell.failures_max = check_count("passive_failures", passive_failures, 0, 2**31 - 1)
-        self.cell.eject_ns = check_seconds("passive_eject", passive_eject)
-        self.cell.ejected_max = <uint32_t>(len(servers) * max_ejected)
+        self.cell.quarantine_ns = check_seconds("passive_eject", passive_eject)
+        self.cell.slow_start_ns = 0 if slow_start is None else check_seconds("slow_start", slow_start)
+        self.cell.by_client = affinity is not None
         self.limits = limits
         self.engine = engine
         scope = limits
@@ -221,13 +350,78 @@ cdef class Application:
                 clock=limits.clock if limits is not None else None)
         if scope is not None:
             self.cell.limiter = limiter_ref(scope.cell)
-        for server in servers:
-            self.cell.upstreams[self.cell.upstream_count] = upstream_ref(server.cell)
-            self.cell.upstream_count += 1
-            server.taken = True
+        self._replace(servers)
+        for item in servers:
+            (<UpstreamServer>item).app = app_ref(self.cell)
 
     def __dealloc__(self):
         app_unref(self.cell)
+
+    # ---- its servers
+
+    @property
+    def upstreams(self):
+        """The servers it has now."""
+        return self.servers
+
+    cdef _replace(self, tuple servers):
+        """Makes these its servers. Connections to others go on."""
+        cdef pool_t *before
+        cdef pool_t *pool = pool_new(<uint32_t>len(servers))
+        cdef uint32_t i = 0
+        if pool == NULL:
+            raise MemoryError
+        for server in servers:
+            pool.upstreams[i] = upstream_ref((<UpstreamServer>server).cell)
+            i += 1
+        pool.quarantined_max = <uint32_t>(len(servers) * self.max_ejected)
+        before = pool_replace(self.cell, pool)
+        self.servers = servers
+        if before != NULL:
+            settle_workers()
+            pool_free(before)
+
+    def add_upstream(self, UpstreamServer server not None):
+        """One more server, for connections from now on.
+
+        Raises:
+            ValueError: it belongs to an application already, or its address is there.
+            RuntimeError: a worker does not answer.
+        """
+        self.made()
+        check_upstream("server", server)
+        with self.changing:
+            check_upstreams((*self.servers, server))
+            server.app = app_ref(self.cell)
+            health_joined(self.cell, server.cell, monotonic_ns())
+            self._replace((*self.servers, server))
+
+    def remove_upstream(self, UpstreamServer server not None, end_after=None):
+        """One server less: no new connections to it from now on. It may be added again, here or elsewhere,
+        when it has no connections any more.
+
+        Args:
+            server: one of ``upstreams``.
+            end_after: seconds its open connections may go on (reason ``drained``); None: for as long as they
+                like.
+
+        Raises:
+            TypeError, ValueError: it is not one of them, or the last one of an application that is not
+                ``dynamic``; ``end_after`` is not a number of seconds.
+            RuntimeError: a worker does not answer.
+        """
+        self.made()
+        deadline_ns = deadline_after(end_after)
+        with self.changing:
+            if server not in self.servers:
+                raise ValueError("server: not one of this application's")
+            if len(self.servers) == 1 and not self.dynamic:
+                raise ValueError("server: the last one, of an application that is not dynamic")
+            self._replace(tuple(other for other in self.servers if other is not server))
+            app_unref(server.app)
+            server.app = NULL
+        if deadline_ns != 0:
+            server._leave(REASON_DRAINED, deadline_ns)
 
     @property
     def id(self):
@@ -339,12 +533,37 @@ cdef class Application:
                     "picked": server.picked,
                     "errors": server.errors,
                     "ejected": server.ejected,
+                    "state": server.state,
                 }
-                for server in self.upstreams
+                for server in self.servers
             ],
         }
 
     def __repr__(self):
         if self.cell == NULL:
             return "<Application, not made>"
-        return f"<Application {self.name!r} upstreams={len(self.upstreams)} open={self.open_connections}>"
+        return f"<Application {self.name!r} upstreams={len(self.servers)} open={self.open_connections}>"
+
+
+def check_upstream(argument, server):
+    """Raises TypeError or ValueError unless it is one that an application may take."""
+    if not isinstance(server, UpstreamServer):
+        raise TypeError(f"{argument}: UpstreamServer objects, not {server!r}")
+    if (<UpstreamServer>server).address is None:
+        raise ValueError(f"{argument}: an UpstreamServer whose __init__ was not called")
+    if (<UpstreamServer>server).app != NULL:
+        raise ValueError(f"{argument}: an UpstreamServer belongs to one Application")
+
+
+def check_upstreams(servers):
+    """Raises ValueError unless an application may have these together."""
+    if len(servers) > UPSTREAMS_MAX:
+        raise ValueError(f"upstreams: at most {UPSTREAMS_MAX}")
+    if len({server.address for server in servers}) != len(servers):
+        raise ValueError("upstreams: the same address is there twice; use weight instead")
+
+
+cdef settle_workers():
+    from lbcore.engine import settle  # it is built on this module
+
+    settle()

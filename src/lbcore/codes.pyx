@@ -20,8 +20,8 @@ REASONS = (
     "no_upstream", "connect_failed", "upstream_tls",
     "client_closed", "upstream_closed",
     "client_reset", "upstream_reset", "upstream_truncated", "client_truncated",
-    "idle", "half_close_timeout", "max_lifetime", "drained", "kicked", "replaced",
-    "revoked_while_open", "error",
+    "idle", "half_close_timeout", "max_lifetime", "drained", "upstream_down", "kicked",
+    "replaced", "revoked_while_open", "error",
 )
 
 #: What an authorizer may answer a refusal with.

@@ -59,7 +59,9 @@ from lbcore.structs cimport (
     MESSAGE_SUBMISSION,
     ORDER_ABORT,
     ORDER_ADOPT,
+    ORDER_LEAVE,
     ORDER_LIST,
+    ORDER_SETTLE,
     ORDER_STOP,
     WORKERS_MAX,
     ask_t,
@@ -202,7 +204,6 @@ cdef class Engine:
     cdef dict listeners          # id -> Listener
     cdef dict applications       # id -> Application that connections were submitted to
     cdef dict app_names          # id -> name; grows with the configuration only
-    cdef dict upstream_names
     cdef double authorize_timeout
     cdef int authorize_threads
     cdef int max_connections_wanted
@@ -263,10 +264,9 @@ cdef class Engine:
         self.listeners = {}
         self.applications = {}
         self.app_names = {}
-        self.upstream_names = {0: None}
         boot = f"{time.time_ns() // 1000000:x}{secrets.randbits(16):04x}"
         self.policy = PolicyService()
-        self.records = RecordService(on_records, boot, self.app_names, self.upstream_names)
+        self.records = RecordService(on_records, boot, self.app_names)
         self.submissions = SubmissionService(self.policy, self.records)
         self.state = "new"
 
@@ -427,7 +427,8 @@ cdef class Engine:
 
     # ---- orders
 
-    def _order(self, order_kind_t kind, reason_t reason=REASON_NONE, collect=None):
+    def _order(self, order_kind_t kind, reason_t reason=REASON_NONE, collect=None, uint64_t upstream_id=0,
+               uint64_t deadline_ns=0):
         """Has every worker carry out one order and waits for all of them. With the lock held."""
         cdef order_t *order = order_new(kind, self.snapshot, <uint32_t>self.started, self.done_fd)
         cdef message_t message
@@ -435,6 +436,8 @@ cdef class Engine:
         if order == NULL:
             raise MemoryError
         order.reason = reason
+        order.upstream_id = upstream_id
+        order.deadline_ns = deadline_ns
         memset(&message, 0, sizeof(message))
         message.kind = MESSAGE_ORDER
         message.cell = order
@@ -463,8 +466,7 @@ cdef class Engine:
         cdef uint32_t i
         for i in range(order.info_counts[worker]):
             info = &order.infos[worker][i]
-            out.append(
-                read_connection(info, worker, self.records.boot, self.app_names, self.upstream_names))
+            out.append(read_connection(info, worker, self.records.boot, self.app_names))
 
     cdef _publish(self, snapshot_t *snapshot):
         """Makes it the configuration; returns when every worker has adopted it."""
@@ -563,8 +565,6 @@ cdef class Engine:
     cdef _name(self, Application application):
         """So that records and lists can show it."""
         self.app_names[application.cell.id] = application.name
-        for server in application.upstreams:
-            self.upstream_names[server.id] = server.address
 
     cdef _watch(self, Listener listener):
         cdef snapshot_t *snapshot = self._next_snapshot(self.snapshot.listener_count + 1)
@@ -659,6 +659,20 @@ cdef class Engine:
                 snapshot_unref(snapshot)
                 self._check_running()
             return self.snapshot.epoch
+
+    # ---- upstreams
+
+    cdef _settle(self):
+        """Returns when no worker can be reading a pool that was replaced before."""
+        with self.lock:
+            if self.running:
+                self._order(ORDER_SETTLE)
+
+    cdef _leave(self, uint64_t upstream_id, reason_t reason, uint64_t deadline_ns):
+        """Connections to an upstream have to end by then; 0: they may stay after all."""
+        with self.lock:
+            if self.running:
+                self._order(ORDER_LEAVE, reason=reason, upstream_id=upstream_id, deadline_ns=deadline_ns)
 
     # ---- what is going on
 
@@ -769,6 +783,26 @@ def running_engine():
             "engine: none is running; start one" if not engines
             else f"engine: {len(engines)} are running; say which with Application(engine=)")
     return engines[0]
+
+
+def settle():
+    """Returns when no worker of this process can be reading an application's pool that was replaced before.
+
+    Raises:
+        RuntimeError: a worker does not answer.
+    """
+    for engine in list(running):
+        (<Engine>engine)._settle()
+
+
+def leave(uint64_t upstream_id, reason_t reason, uint64_t deadline_ns):
+    """Has the connections of this process to an upstream end by `deadline_ns`, monotonic; 0: they may stay.
+
+    Raises:
+        RuntimeError: a worker does not answer.
+    """
+    for engine in list(running):
+        (<Engine>engine)._leave(upstream_id, reason, deadline_ns)
 
 
 # ---- the process ---------------------------------------------------------------------------------

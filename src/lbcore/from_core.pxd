@@ -10,6 +10,6 @@ from lbcore.sys.linux cimport sockaddr_in6
 cdef str show_address(const sockaddr_in6 *address)
 cdef object show_name(const name_t *name)
 cdef object show_serial(const uint8_t *serial, uint8_t length)
-# `apps` and `upstreams`: names by id; `boot`: the first part of every id of this process.
-cdef object read_record(const record_t *entry, str boot, dict apps, dict upstreams)
-cdef dict read_connection(const conn_info_t *info, int worker, str boot, dict apps, dict upstreams)
+# `apps`: names by id; `boot`: the first part of every id of this process.
+cdef object read_record(const record_t *entry, str boot, dict apps)
+cdef dict read_connection(const conn_info_t *info, int worker, str boot, dict apps)

@@ -36,7 +36,7 @@ cdef object milliseconds(uint64_t ns):
     return None if ns == 0 else round(ns / 1e6, 3)
 
 
-cdef object read_record(const record_t *entry, str boot, dict apps, dict upstreams):
+cdef object read_record(const record_t *entry, str boot, dict apps):
     return Record(
         "conn.close" if entry.forwarded else "conn.deny",
         f"{boot}-{entry.worker}-{entry.id}",
@@ -55,7 +55,7 @@ cdef object read_record(const record_t *entry, str boot, dict apps, dict upstrea
         "TLSv1.3" if entry.tls else None,
         (<bytes>entry.cipher).decode() if entry.cipher != NULL else None,
         (<bytes>entry.tls_error).decode() if entry.tls_error != NULL else None,
-        upstreams.get(entry.upstream_id),
+        show_name(entry.upstream),
         entry.attempts,
         milliseconds(entry.handshake_ns),
         milliseconds(entry.connect_ns),
@@ -66,7 +66,7 @@ cdef object read_record(const record_t *entry, str boot, dict apps, dict upstrea
     )
 
 
-cdef dict read_connection(const conn_info_t *info, int worker, str boot, dict apps, dict upstreams):
+cdef dict read_connection(const conn_info_t *info, int worker, str boot, dict apps):
     return {
         "id": f"{boot}-{worker}-{info.id}",
         "app": apps.get(info.app_id),
@@ -74,7 +74,7 @@ cdef dict read_connection(const conn_info_t *info, int worker, str boot, dict ap
         "client": show_name(info.client),
         "serial": show_serial(info.serial, info.serial_length),
         "source": show_address(&info.source),
-        "upstream": upstreams.get(info.upstream_id),
+        "upstream": show_name(info.upstream),
         "upstream_local": show_address(&info.upstream_local) if info.upstream_local.sin6_port else None,
         "age_s": info.age_ns / 1e9,
         "bytes_in": info.bytes_in,

@@ -8,7 +8,6 @@ cdef class RecordService:
     cdef object on_records
     cdef str boot
     cdef dict app_names          # id -> name
-    cdef dict upstream_names     # id -> address
     cdef object stopping
     cdef object thread
 

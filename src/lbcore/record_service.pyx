@@ -21,11 +21,10 @@ PAUSE = 0.1                      # seconds to gather a batch in: each wake-up co
 cdef class RecordService:
     """Made with the engine, started and closed by it. `on_records` None: no records, no thread."""
 
-    def __init__(self, on_records, boot, app_names, upstream_names):
+    def __init__(self, on_records, boot, app_names):
         self.on_records = on_records
         self.boot = boot
         self.app_names = app_names
-        self.upstream_names = upstream_names
         self.stopping = threading.Event()
 
     cdef start(self, node_t *node):
@@ -87,9 +86,10 @@ cdef class RecordService:
         cdef record_t entry
         while ring_pop(&worker.records, &entry):
             try:
-                batch.append(read_record(&entry, self.boot, self.app_names, self.upstream_names))
+                batch.append(read_record(&entry, self.boot, self.app_names))
             except Exception:
                 LOG.exception("a record could not be read")
             finally:
                 name_unref(entry.client)
+                name_unref(entry.upstream)
                 free(entry.leaf)

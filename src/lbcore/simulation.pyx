@@ -32,8 +32,8 @@ from lbcore.codes cimport (
 )
 from lbcore.from_core cimport read_record
 from lbcore.limits cimport RateLimitManager
-from lbcore.parts.balance cimport balance_dialled, balance_failed, balance_is_ejected
 from lbcore.parts.cells cimport app_ref, limiter_ref, limiter_unref
+from lbcore.parts.health cimport health_dialled, health_failed
 from lbcore.parts.rings cimport ring_fini, ring_init, ring_pop
 from lbcore.parts.slab cimport slab_fini, slab_find, slab_init, slab_slot, slab_take
 from lbcore.parts.submissions cimport completion_free, completion_new, completions_take
@@ -53,7 +53,7 @@ from lbcore.structs cimport (
     node_t,
     worker_t,
 )
-from lbcore.sys.atomics cimport counter_add, counter_next, gauge_read, gauge_take
+from lbcore.sys.atomics cimport counter_add, counter_next, gauge_read, gauge_take, word_read
 from lbcore.sys.linux cimport AF_INET, aligned_alloc, memset
 from lbcore.to_core cimport make_name, new_cell_id
 
@@ -288,11 +288,17 @@ cdef class Simulation:
         """
         self._check(upstream)
         self._catch_up()
-        return balance_is_ejected(upstream.cell, self.worker.now_ns)
+        return word_read(&upstream.cell.quarantined_until_ns) > self.worker.now_ns
 
     cdef _check(self, UpstreamServer upstream):
         if self.application is None or upstream not in self.application.upstreams:
             raise ValueError("upstream: not one of the application's")
+
+    cdef UpstreamServer _server(self, uint64_t id):
+        for server in self.application.upstreams:
+            if server.id == id:
+                return server
+        raise LookupError("an upstream that was picked and is not there")
 
     # ---- what a worker does
 
@@ -322,18 +328,19 @@ cdef class Simulation:
                 if conn.ends_ns:
                     timer_arm(&self.worker.wheel, conn, conn.ends_ns)
                 connection = self.connections[conn.id]
-                connection.upstream = self.application.upstreams[conn.tried[conn.attempts - 1]]
+                connection.upstream = self._server(conn.picked.id)
                 return
 
     cdef step_t _dial(self, conn_t *conn):
         """What path/dial.pyx makes of a connection that is refused, or accepted at once."""
         conn.dialled_ns = self.worker.now_ns
         if conn.picked.id not in self.down:
-            balance_dialled(conn.picked)
+            health_dialled(conn.app, conn.picked, self.worker.now_ns)
+            conn.probing = False
             conn.connected_ns = self.worker.now_ns
             return STEP_NEXT
-        conn.failed = conn.attempts
-        balance_failed(conn.app, conn.picked, self.worker.now_ns)
+        health_failed(conn.app, conn.picked, conn.probing, self.worker.now_ns)
+        conn.probing = False
         if conn.attempts < conn.app.connect_attempts:
             return STEP_REPICK
         conn.reason = REASON_CONNECT_FAILED
@@ -404,14 +411,11 @@ cdef class Simulation:
         cdef completion_t *following
         cdef SimulatedConnection connection
         names = {self.application.cell.id: self.application.name}
-        upstreams = {0: None}
-        if completion != NULL:
-            upstreams.update((server.id, server.address) for server in self.application.upstreams)
         while completion != NULL:
             following = completion.next
             completion.record.wall_ns = <uint64_t>(self.clock.now * 1e9)
             connection = self.connections.pop(completion.record.id)
-            connection.record = read_record(&completion.record, "simulation", names, upstreams)
+            connection.record = read_record(&completion.record, "simulation", names)
             completion_free(completion)
             completion = following
 

@@ -156,7 +156,7 @@ cdef struct app_t:               # counters: any thread; the rest: set when made
     refs_t refs
     uint64_t id
     name_t *name
-    word_t pool                  # pool_t *, owned: see parts/pool.pyx
+    word_t pool                  # pool_t *, owned: see parts/cells.pxd
     limiter_t *limiter           # the application's own scope, or NULL
     uint64_t connect_timeout_ns
     uint64_t idle_timeout_ns
@@ -167,7 +167,7 @@ cdef struct app_t:               # counters: any thread; the rest: set when made
     uint32_t failures_max        # consecutive failures before an upstream is left out; 0: never
     uint32_t keepalive_s
     bint truncated_is_eof
-    bint by_client               # a client keeps its upstream: parts/affinity.pyx
+    bint by_client               # a client keeps its upstream
 
 
 cdef struct revoked_t:           # what the CA's revocation lists say; frozen, one block of memory
@@ -303,6 +303,7 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     verdict_t *verdict           # what the policy said, or NULL
     name_t *client_name          # or NULL
     upstream_t *picked           # counted in its in_flight while not NULL
+    name_t *upstream_name        # of the last one that was picked
     limiter_t *limiter           # the submitter's, or NULL
     bint limited                 # counted in all its scopes: parts/scopes.pyx
     bint paced                   # one of them has a bandwidth
@@ -315,6 +316,8 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     uint64_t waited_ns           # how long a limit held it back; 0: not at all
     uint64_t round               # its turn among the delayed
     uint64_t ends_ns             # its longest life ends; 0: no limit
+    uint64_t leaves_ns           # it has to have left its upstream by then: `leaves_for`; 0: it may stay
+    reason_t leaves_for
     reason_t would_deny          # what a shadow limit would have refused it with
     completion_t *completion     # who submitted it wants to know how it ends; or NULL
     bint unauthenticated         # counted in node.unauthenticated, linked in worker.strangers
@@ -416,15 +419,17 @@ cdef enum order_kind_t:
     ORDER_ADOPT = 1              # swap the snapshot, re-judge
     ORDER_LIST                   # write the open connections down
     ORDER_ABORT                  # end every connection: `reason`
+    ORDER_LEAVE                  # those of an upstream have to end: `upstream_id`, `deadline_ns`, `reason`
+    ORDER_SETTLE                 # nothing: who carries it out holds no pool from before
     ORDER_STOP                   # leave the loop
 
 
 cdef struct conn_info_t:         # one open connection, as told to Python
     uint64_t id
     uint64_t app_id
-    uint64_t upstream_id
     stage_t stage
     name_t *client               # one reference
+    name_t *upstream             # one reference, or NULL
     uint8_t serial[20]
     uint8_t serial_length
     sockaddr_in6 source
@@ -439,6 +444,8 @@ cdef struct order_t:             # made by the engine, carried out by every work
     order_kind_t kind
     snapshot_t *snapshot         # one reference
     reason_t reason
+    uint64_t upstream_id
+    uint64_t deadline_ns         # 0: they may stay after all
     word_t pending               # workers that have not acknowledged
     int done_fd                  # the engine's eventfd, written by the last one
     conn_info_t *infos[64]       # by worker
@@ -448,7 +455,6 @@ cdef struct order_t:             # made by the engine, carried out by every work
 cdef struct record_t:            # one per connection, fixed size; read by the record thread
     uint64_t id
     uint64_t app_id
-    uint64_t upstream_id         # 0: none
     uint64_t wall_ns
     uint64_t handshake_ns        # 0: not reached
     uint64_t connect_ns
@@ -464,6 +470,7 @@ cdef struct record_t:            # one per connection, fixed size; read by the r
     const char *tls_error        # static text
     const char *cipher           # static text, or NULL
     name_t *client               # one reference, or NULL
+    name_t *upstream             # one reference, or NULL
     uint8_t *leaf                # malloc'ed copy, or NULL
     uint32_t leaf_length
     uint32_t attempts

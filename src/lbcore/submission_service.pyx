@@ -213,9 +213,7 @@ cdef class SubmissionService:
         with self.lock:
             on_done = self.waiting.pop(completion.record.id, None)
         try:
-            record = read_record(
-                &completion.record, self.records.boot, self.records.app_names, self.records.upstream_names)
-            on_done(record)
+            on_done(read_record(&completion.record, self.records.boot, self.records.app_names))
         except BaseException:            # SystemExit too: others wait for theirs
             LOG.exception("on_done failed")
         finally:

@@ -94,6 +94,7 @@ from lbcore.structs cimport (
     MESSAGE_VERDICT,
     ORDER_ABORT,
     ORDER_ADOPT,
+    ORDER_LEAVE,
     ORDER_LIST,
     ORDER_STOP,
     RECORD_MAX,
@@ -346,6 +347,8 @@ cdef void carry_out(order_t *order, worker_t *worker) noexcept nogil:
         list_connections(worker, order)
     elif order.kind == ORDER_ABORT:
         abort_all(worker, order.reason)
+    elif order.kind == ORDER_LEAVE:
+        leave_upstream(worker, order)
     elif order.kind == ORDER_STOP:
         worker.stopping = True
     order_done(order)
@@ -430,6 +433,21 @@ cdef void abort_all(worker_t *worker, reason_t reason) noexcept nogil:
                 end(conn, worker, reason)
 
 
+cdef void leave_upstream(worker_t *worker, order_t *order) noexcept nogil:
+    """By then, or at once; or they may stay after all."""
+    cdef uint32_t i
+    cdef conn_t *conn
+    for i in range(worker.slab.next_index):
+        conn = slab_slot(&worker.slab, i)
+        if not conn.in_use or conn.doomed or conn.picked == NULL or conn.picked.id != order.upstream_id:
+            continue
+        conn.leaves_ns = order.deadline_ns
+        conn.leaves_for = order.reason
+        if conn.stage == STAGE_FORWARD and conn.reason == REASON_NONE and conn.leaves_ns != 0:
+            # Looks at the clock now, and then when the first of its deadlines is due.
+            on_timer(conn, worker)
+
+
 cdef void list_connections(worker_t *worker, order_t *order) noexcept nogil:
     cdef uint32_t i
     cdef uint32_t count = 0
@@ -450,7 +468,7 @@ cdef void describe(conn_t *conn, worker_t *worker, conn_info_t *info) noexcept n
     cdef socklen_t length = sizeof(info.upstream_local)
     info.id = conn.id
     info.app_id = conn.app.id
-    info.upstream_id = conn.picked.id if conn.picked != NULL else 0
+    info.upstream = name_ref(conn.picked.name) if conn.picked != NULL else NULL
     info.stage = conn.stage
     info.client = name_ref(conn.client_name)
     memcpy(info.serial, conn.serial, sizeof(info.serial))

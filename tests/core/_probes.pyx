@@ -5,19 +5,19 @@ own choosing. Loops that several threads run at once are here and run without th
 they really meet. Nothing below decides anything: what is expected is in the tests.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
 from lbcore.codes import REASONS
 
 from lbcore.codes cimport ENDING_CLEAN, ENDING_CLOSE, ENDING_RESET, STAGE_DIAL, reason_ending, reason_t
 from lbcore.parts.balance cimport (
-    balance_dialled,
-    balance_failed,
     balance_give,
-    balance_is_ejected,
+    balance_hash,
     balance_pick,
+    balance_pick_for,
     balance_turn,
+    choice_t,
 )
 from lbcore.parts.cells cimport (
     app_new,
@@ -29,6 +29,8 @@ from lbcore.parts.cells cimport (
     name_new,
     name_unref,
     policy_unref,
+    pool_new,
+    pool_replace,
     snapshot_new,
     snapshot_unref,
     upstream_new,
@@ -36,6 +38,17 @@ from lbcore.parts.cells cimport (
 )
 from lbcore.parts.chunks cimport chunk_append, chunk_give, chunk_pool_fini
 from lbcore.parts.der cimport der_fit_for_client, der_serial
+from lbcore.parts.health cimport (
+    UPSTREAM_DOWN,
+    UPSTREAM_DRAINING,
+    health_dialled,
+    health_failed,
+    health_gave_up,
+    health_had_bytes,
+    health_passed,
+    health_set,
+    health_was_reset,
+)
 from lbcore.parts.legs cimport leg_drop, leg_flush
 from lbcore.parts.bandwidth cimport bandwidth_reserve, bandwidth_return
 from lbcore.parts.limiter cimport (
@@ -90,6 +103,7 @@ from lbcore.structs cimport (
     message_t,
     name_t,
     node_t,
+    pool_t,
     pipe_t,
     scopes_t,
     stamp_t,
@@ -105,7 +119,15 @@ from lbcore.structs cimport (
     wheel_t,
     worker_t,
 )
-from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_read, gauge_t, word_read
+from lbcore.sys.atomics cimport (
+    counter_next,
+    counter_read,
+    counter_t,
+    gauge_read,
+    gauge_t,
+    word_read,
+    word_write,
+)
 from lbcore.sys cimport linux
 from lbcore.sys.linux cimport aligned_alloc, memcpy, memset, monotonic_ns
 from lbcore.tls.engine cimport tls_engine_t
@@ -544,23 +566,31 @@ cdef class Pool:
     """An application's upstreams: pairs of weight and most connections (0: no cap)."""
 
     cdef app_t *app
+    cdef pool_t *pool
 
-    def __cinit__(self, upstreams, *, uint32_t failures_max=0, uint64_t eject_ns=0, uint32_t ejected_max=0):
+    def __cinit__(self, upstreams, *, uint32_t failures_max=0, uint64_t quarantine_ns=0,
+                  uint32_t quarantined_max=0, uint64_t slow_start_ns=0, uint64_t connect_timeout_ns=0):
         cdef upstream_t *upstream
-        self.app = app_new(<uint32_t>len(upstreams))
-        if self.app == NULL:
+        cdef uint32_t i
+        self.app = app_new()
+        self.pool = pool_new(<uint32_t>len(upstreams))
+        if self.app == NULL or self.pool == NULL:
             raise MemoryError
+        pool_replace(self.app, self.pool)
         self.app.failures_max = failures_max
-        self.app.eject_ns = eject_ns
-        self.app.ejected_max = ejected_max
-        for weight, most in upstreams:
+        self.app.quarantine_ns = quarantine_ns
+        self.app.slow_start_ns = slow_start_ns
+        self.app.connect_timeout_ns = connect_timeout_ns
+        self.pool.quarantined_max = quarantined_max
+        for i in range(self.pool.count):
             upstream = upstream_new()
             if upstream == NULL:
                 raise MemoryError
-            upstream.weight = weight
-            upstream.in_flight_max = most
-            self.app.upstreams[self.app.upstream_count] = upstream
-            self.app.upstream_count += 1
+            upstream.id = i
+            upstream.hash = balance_hash(&i, sizeof(i))
+            word_write(&upstream.weight, upstreams[i][0])
+            upstream.in_flight_max = upstreams[i][1]
+            self.pool.upstreams[i] = upstream
 
     def __dealloc__(self):
         app_unref(self.app)
@@ -571,85 +601,111 @@ cdef class Pool:
 
     def pick(self, uint64_t now_ns=0, tried=(), turn=None):
         """Index of the upstream, or None; for a new connection unless it has had its turn."""
-        cdef uint16_t indexes[8]
+        found = self.pick_or_probe(now_ns, tried, turn)
+        return None if found is None else found[0]
+
+    def pick_or_probe(self, uint64_t now_ns=0, tried=(), turn=None, client=None):
+        """(index, whether it is to find out if that one is back), or None."""
+        cdef uint64_t ids[8]
+        cdef choice_t choice
         cdef int i
         for i in range(len(tried)):
-            indexes[i] = tried[i]
-        start = self.turn() if turn is None else turn
-        index = balance_pick(self.app, start, indexes, <int>len(tried), now_ns)
-        return None if index < 0 else index
+            ids[i] = tried[i]
+        if client is not None:
+            found = balance_pick_for(
+                self.app, balance_hash(<const char *><bytes>client, len(client)), ids, <int>len(tried),
+                now_ns, &choice)
+        else:
+            start = self.turn() if turn is None else turn
+            found = balance_pick(self.app, start, ids, <int>len(tried), now_ns, &choice)
+        return (choice.upstream.id, bool(choice.probing)) if found else None
 
     def give(self, uint32_t index):
-        balance_give(self.app.upstreams[index])
+        balance_give(self.pool.upstreams[index])
 
-    def dialled(self, uint32_t index):
-        balance_dialled(self.app.upstreams[index])
+    def dialled(self, uint32_t index, uint64_t now_ns=0):
+        health_dialled(self.app, self.pool.upstreams[index], now_ns)
 
-    def failed(self, uint32_t index, uint64_t now_ns):
-        balance_failed(self.app, self.app.upstreams[index], now_ns)
+    def failed(self, uint32_t index, uint64_t now_ns, bint probing=False):
+        health_failed(self.app, self.pool.upstreams[index], probing, now_ns)
+
+    def was_reset(self, uint32_t index, uint64_t now_ns):
+        health_was_reset(self.app, self.pool.upstreams[index], now_ns)
+
+    def had_bytes(self, uint32_t index):
+        health_had_bytes(self.pool.upstreams[index])
+
+    def gave_up(self, uint32_t index, uint64_t now_ns):
+        health_gave_up(self.pool.upstreams[index], now_ns)
+
+    def passed(self, uint32_t index, uint64_t now_ns):
+        health_passed(self.app, self.pool.upstreams[index], now_ns)
+
+    def flag(self, uint32_t index, str flag not None, bint on):
+        """"draining" or "down"."""
+        health_set(self.pool.upstreams[index], UPSTREAM_DRAINING if flag == "draining" else UPSTREAM_DOWN, on)
 
     def clock(self):
         return monotonic_ns()
 
     def fail_on(self, Gate gate not None, uint32_t index, uint32_t attempts):
-        """Dials of that upstream that fail, on the real clock; the most ever seen out at once."""
-        cdef uint64_t until_ns[16]
-        cdef uint64_t now_ns
-        cdef uint32_t _i
+        """Dials of that upstream that fail, and now and then one that succeeds; the most ever seen in
+        quarantine at once."""
+        cdef uint32_t i
         cdef uint32_t j
         cdef uint32_t out
         cdef uint32_t most = 0
         with nogil:
             go_together(&gate.arrived, gate.threads)
-            for _i in range(attempts):
-                balance_failed(self.app, self.app.upstreams[index], monotonic_ns())
-                for j in range(self.app.upstream_count):
-                    until_ns[j] = word_read(&self.app.upstreams[j].ejected_until_ns)
-                now_ns = monotonic_ns()      # read last: what is still out now was out together
+            for i in range(attempts):
+                if i % 16 == 15:
+                    health_dialled(self.app, self.pool.upstreams[index], monotonic_ns())
+                else:
+                    health_failed(self.app, self.pool.upstreams[index], False, monotonic_ns())
                 out = 0
-                for j in range(self.app.upstream_count):
-                    out += until_ns[j] > now_ns
+                for j in range(self.pool.count):
+                    out += word_read(&self.pool.upstreams[j].quarantined_until_ns) != 0
                 most = out if out > most else most
         return most
 
-    def ejected(self, uint64_t now_ns):
-        """Indexes of the upstreams that are out of the pool."""
-        return [i for i in range(self.app.upstream_count)
-                if balance_is_ejected(self.app.upstreams[<uint32_t>i], now_ns)]
+    def quarantined(self, uint64_t now_ns):
+        """Indexes of the upstreams that failures keep out of the pool."""
+        return [i for i in range(self.pool.count)
+                if word_read(&self.pool.upstreams[<uint32_t>i].quarantined_until_ns) > now_ns]
+
+    def until_ns(self, uint32_t index):
+        """When its quarantine is over; 0: it is in none."""
+        return word_read(&self.pool.upstreams[index].quarantined_until_ns)
 
     @property
     def in_flight(self):
-        return [gauge_read(&self.app.upstreams[<uint32_t>i].in_flight)
-                for i in range(self.app.upstream_count)]
+        return [gauge_read(&self.pool.upstreams[<uint32_t>i].in_flight) for i in range(self.pool.count)]
 
     @property
     def picked(self):
-        return [counter_read(&self.app.upstreams[<uint32_t>i].picked)
-                for i in range(self.app.upstream_count)]
+        return [counter_read(&self.pool.upstreams[<uint32_t>i].picked) for i in range(self.pool.count)]
 
     @property
     def errors(self):
-        return [counter_read(&self.app.upstreams[<uint32_t>i].errors)
-                for i in range(self.app.upstream_count)]
+        return [counter_read(&self.pool.upstreams[<uint32_t>i].errors) for i in range(self.pool.count)]
 
     def hammer(self, Gate gate not None, uint32_t attempts, bint hold):
         """Picks `attempts` times and gives back at once unless `hold`.
         (how often there was one, the highest count ever seen on one picked)."""
         cdef uint32_t _i
-        cdef int index
+        cdef choice_t choice
         cdef int64_t level
         cdef int64_t highest = 0
         cdef uint32_t found = 0
         with nogil:
             go_together(&gate.arrived, gate.threads)
             for _i in range(attempts):
-                index = balance_pick(self.app, balance_turn(self.app), NULL, 0, 0)
-                if index >= 0:
+                if balance_pick(self.app, balance_turn(self.app), NULL, 0, 0, &choice):
                     found += 1
-                    level = gauge_read(&self.app.upstreams[index].in_flight)
+                    level = gauge_read(&choice.upstream.in_flight)
                     highest = level if level > highest else highest
                     if not hold:
-                        balance_give(self.app.upstreams[index])
+                        balance_give(choice.upstream)
         return found, highest
 
 
@@ -1202,8 +1258,8 @@ def gauge_places():
     cdef Ring ring = Ring(2)
     cdef Worker worker = Worker()
     return {
-        "upstream.in_flight": <uintptr_t>&pool.app.upstreams[0].in_flight,
-        "next upstream.in_flight": <uintptr_t>&pool.app.upstreams[1].in_flight,
+        "upstream.in_flight": <uintptr_t>&pool.pool.upstreams[0].in_flight,
+        "next upstream.in_flight": <uintptr_t>&pool.pool.upstreams[1].in_flight,
         "app.open": <uintptr_t>&pool.app.open,
         "limiter.open": <uintptr_t>&limiter.cell.open,
         "ring.head": <uintptr_t>&ring.ring.head,

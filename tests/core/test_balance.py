@@ -3,6 +3,7 @@
 from collections import Counter
 from fractions import Fraction
 from types import ModuleType
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,75 +138,242 @@ class TestRaces:
         assert max(highest for _, highest in found) == 1
 
 
+class TestSlowStart:
+    def test_a_newcomer_does_not_get_everybody(self, probes: ModuleType) -> None:
+        """With a count of zero it would, until it has as many as the others."""
+        pool = probes.Pool([(1, 0)] * 3, slow_start_ns=100 * SECOND)
+        for _ in range(96):
+            pool.pick(now_ns=SECOND, tried=[2])
+        pool.flag(2, "down", True)
+        pool.passed(2, 2 * SECOND)
+        for _ in range(30):
+            pool.pick(now_ns=2 * SECOND)
+        assert pool.in_flight[2] <= 8
+        for _ in range(30):
+            pool.pick(now_ns=52 * SECOND)
+        assert 25 <= pool.in_flight[2] <= 35
+        for _ in range(60):
+            pool.pick(now_ns=103 * SECOND)
+        assert pool.in_flight == [72, 72, 72]
+
+    def test_it_is_off_by_default(self, probes: ModuleType) -> None:
+        pool = probes.Pool([(1, 0)] * 2)
+        for _ in range(10):
+            pool.pick(tried=[1])
+        pool.flag(1, "down", True)
+        pool.passed(1, SECOND)
+        assert [pool.pick(now_ns=SECOND) for _ in range(10)] == [1] * 10
+
+
+class TestByClient:
+    def test_a_client_comes_to_the_same_one(self, probes: ModuleType) -> None:
+        pool = probes.Pool([(1, 0)] * 5)
+        for client in (b"alice", b"bob", b"carol"):
+            assert len({pool.pick_or_probe(client=client) for _ in range(20)}) == 1
+
+    def test_clients_are_shared_by_weight(self, probes: ModuleType) -> None:
+        pool = probes.Pool([(1, 0), (2, 0), (5, 0)])
+        for number in range(8000):
+            pool.pick_or_probe(client=b"client-%d" % number)
+        for share, weight in zip(pool.in_flight, (1, 2, 5), strict=True):
+            assert 0.9 * 1000 * weight < share < 1.1 * 1000 * weight
+
+    def test_who_goes_takes_nobody_elses_clients_along(self, probes: ModuleType) -> None:
+        pool = probes.Pool([(1, 0)] * 5)
+        clients = [b"client-%d" % number for number in range(500)]
+        before = {client: pool.pick_or_probe(client=client)[0] for client in clients}
+        pool.flag(3, "draining", True)
+        after = {client: pool.pick_or_probe(client=client)[0] for client in clients}
+        assert all(after[client] == before[client] for client in clients if before[client] != 3)
+        spread = Counter(after[client] for client in clients if before[client] == 3)
+        assert sorted(spread) == [0, 1, 2, 4]
+        pool.flag(3, "draining", False)
+        assert before == {client: pool.pick_or_probe(client=client)[0] for client in clients}
+
+    def test_a_full_one_leaves_them_to_their_second(self, probes: ModuleType) -> None:
+        pool = probes.Pool([(1, 2)] * 3)
+        picked = [pool.pick_or_probe(client=b"alice") for _ in range(7)]
+        assert picked[-1] is None
+        assert pool.in_flight == [2, 2, 2]
+        firsts = [choice[0] for choice in picked[:-1]]
+        assert firsts[0] == firsts[1] != firsts[2] == firsts[3] != firsts[4] == firsts[5]
+
+
 class TestPassiveHealth:
-    def test_failures_in_a_row_eject_for_a_while(self, probes: ModuleType) -> None:
-        pool = probes.Pool([(1, 0), (1, 0)], failures_max=3, eject_ns=10 * SECOND, ejected_max=1)
+    def test_failures_in_a_row_put_it_out_for_a_while(self, probes: ModuleType) -> None:
+        pool = probes.Pool([(1, 0), (1, 0)], failures_max=3, quarantine_ns=10 * SECOND, quarantined_max=1)
         pool.failed(0, 0)
         pool.failed(0, 0)
-        assert pool.ejected(1) == []
+        assert pool.quarantined(1) == []
         pool.failed(0, 0)
-        assert pool.ejected(1) == [0]
+        assert pool.quarantined(1) == [0]
         assert {pool.pick(now_ns=1) for _ in range(5)} == {1}
-        assert pool.ejected(10 * SECOND) == []
-        assert pool.pick(now_ns=10 * SECOND) == 0  # nothing is open on it
         assert pool.errors == [3, 0]
 
     def test_a_success_between_starts_the_count_again(self, probes: ModuleType) -> None:
-        pool = probes.Pool([(1, 0), (1, 0)], failures_max=2, eject_ns=SECOND, ejected_max=1)
+        pool = probes.Pool([(1, 0), (1, 0)], failures_max=2, quarantine_ns=SECOND, quarantined_max=1)
         for _ in range(5):
             pool.failed(0, 0)
             pool.dialled(0)
-        assert pool.ejected(1) == []
+        assert pool.quarantined(1) == []
 
-    def test_still_dead_after_its_time_one_more_failure_ejects_again(self, probes: ModuleType) -> None:
-        pool = probes.Pool([(1, 0), (1, 0)], failures_max=3, eject_ns=SECOND, ejected_max=1)
+    def test_resets_without_a_byte_count_as_well(self, probes: ModuleType) -> None:
+        """A dial that succeeds is no sign of health for them; a byte is."""
+        pool = probes.Pool([(1, 0), (1, 0)], failures_max=3, quarantine_ns=SECOND, quarantined_max=1)
+        for _ in range(5):
+            for _ in range(2):
+                pool.dialled(0)
+                pool.was_reset(0, 0)
+            pool.had_bytes(0)
+        assert pool.quarantined(1) == []
         for _ in range(3):
-            pool.failed(0, 0)
-        pool.failed(0, 2 * SECOND)
-        assert pool.ejected(2 * SECOND + 1) == [0]
+            pool.dialled(0)
+            pool.was_reset(0, 0)
+        assert pool.quarantined(1) == [0]
 
-    def test_who_is_out_already_does_not_count_itself(self, probes: ModuleType) -> None:
-        """A dial that was under way fails later: that upstream stays out longer."""
-        pool = probes.Pool([(1, 0), (1, 0)], failures_max=1, eject_ns=10 * SECOND, ejected_max=1)
+    def test_one_connection_finds_out_whether_it_is_back(self, probes: ModuleType) -> None:
+        """Not all that have waited for it."""
+        pool = quarantined(probes)
+        after = pool.until_ns(0)
+        for _ in range(3):
+            pool.pick(now_ns=after)
+        assert pool.in_flight == [1, 2]  # nothing is open on it, and still
+        assert pool.pick_or_probe(after, tried=[1]) is None
+
+    def test_if_it_is_everybody_may_come(self, probes: ModuleType) -> None:
+        pool = quarantined(probes)
+        after = pool.until_ns(0)
+        assert pool.pick_or_probe(after) == (0, True)
+        pool.dialled(0, after)
+        assert [pool.pick_or_probe(after, tried=[1]) for _ in range(5)] == [(0, False)] * 5
+
+    def test_if_it_is_not_it_stays_out_for_longer(self, probes: ModuleType) -> None:
+        pool = quarantined(probes)
+        lengths, now = [], 0
+        for _ in range(8):
+            lengths.append((pool.until_ns(0) - now) / SECOND)
+            now = pool.until_ns(0)
+            assert pool.pick_or_probe(now, tried=[1]) == (0, True)
+            pool.failed(0, now, probing=True)
+        for expected, length in zip((1, 2, 4, 8, 16, 32, 32, 32), lengths, strict=True):
+            assert expected <= length <= 1.25 * expected
+
+    def test_lengths_differ_by_chance(self, probes: ModuleType) -> None:
+        pool = probes.Pool([(1, 0)] * 8, failures_max=1, quarantine_ns=100 * SECOND, quarantined_max=8)
+        for index in range(8):
+            pool.failed(index, SECOND)
+        assert len({pool.until_ns(index) for index in range(8)}) > 4
+
+    def test_who_was_fine_for_as_long_begins_anew(self, probes: ModuleType) -> None:
+        pool = quarantined(probes)
+        now = pool.until_ns(0)
+        pool.failed(0, now, probing=True)
+        now = pool.until_ns(0)
+        pool.dialled(0, now)
+        pool.failed(0, now + SECOND)
+        assert pool.until_ns(0) - (now + SECOND) >= 4 * SECOND  # too soon: it has not been fine for long
+        now = pool.until_ns(0)
+        pool.dialled(0, now)
+        pool.failed(0, now + 9 * SECOND)
+        assert pool.until_ns(0) - (now + 9 * SECOND) <= 1.25 * SECOND
+
+    def test_a_probe_that_never_knew_leaves_it_to_the_next_one(self, probes: ModuleType) -> None:
+        pool = quarantined(probes)
+        after = pool.until_ns(0)
+        assert pool.pick_or_probe(after, tried=[1]) == (0, True)
+        pool.gave_up(0, after)
+        assert pool.pick_or_probe(after, tried=[1]) == (0, True)
+
+    def test_a_probe_that_is_lost_does_not_lock_it_out(self, probes: ModuleType) -> None:
+        pool = quarantined(probes)
+        after = pool.until_ns(0)
+        assert pool.pick_or_probe(after, tried=[1]) == (0, True)
+        assert pool.pick_or_probe(after + 2 * SECOND - 1, tried=[1]) is None
+        assert pool.pick_or_probe(after + 2 * SECOND, tried=[1]) == (0, True)
+
+    def test_a_dial_from_before_changes_nothing(self, probes: ModuleType) -> None:
+        """It began while the upstream was in the pool."""
+        pool = quarantined(probes)
+        until = pool.until_ns(0)
         pool.failed(0, 0)
-        pool.failed(0, 5 * SECOND)
-        assert pool.ejected(12 * SECOND) == [0]
+        assert pool.until_ns(0) == until
+
+    def test_a_passed_check_ends_it_and_its_history(self, probes: ModuleType) -> None:
+        pool = quarantined(probes)
+        for _ in range(3):
+            pool.failed(0, pool.until_ns(0), probing=True)
+        now = pool.until_ns(0) - 1
+        pool.passed(0, now)
+        assert pool.pick_or_probe(now, tried=[1]) == (0, False)
+        pool.failed(0, now)
+        assert pool.until_ns(0) - now <= 1.25 * SECOND
 
     def test_threads_never_pass_the_maximum_together(self, probes: ModuleType) -> None:
-        pool = probes.Pool([(1, 0)] * 4, failures_max=1, eject_ns=5_000, ejected_max=1)
+        pool = probes.Pool([(1, 0)] * 4, failures_max=1, quarantine_ns=5_000, quarantined_max=1)
         indexes = iter(range(4))
         most = race(probes, 4, lambda gate: pool.fail_on(gate, next(indexes), 100_000))
         assert max(most) == 1
-        later = pool.clock() + SECOND
-        pool.failed(2, later)
-        assert pool.ejected(later) == [2]
 
     def test_zero_failures_means_never(self, probes: ModuleType) -> None:
-        pool = probes.Pool([(1, 0), (1, 0)], failures_max=0, eject_ns=SECOND, ejected_max=2)
+        pool = probes.Pool([(1, 0), (1, 0)], failures_max=0, quarantine_ns=SECOND, quarantined_max=2)
         for _ in range(100):
             pool.failed(0, 0)
-        assert pool.ejected(1) == []
+            pool.was_reset(0, 0)
+        assert pool.quarantined(1) == []
 
-    def test_the_only_one_left_is_tried_rather_than_ejected(self, probes: ModuleType) -> None:
-        pool = probes.Pool([(1, 0), (1, 0)], failures_max=1, eject_ns=SECOND, ejected_max=1)
+    def test_the_only_one_left_is_tried_rather_than_put_out(self, probes: ModuleType) -> None:
+        pool = probes.Pool([(1, 0), (1, 0)], failures_max=1, quarantine_ns=SECOND, quarantined_max=1)
         pool.failed(0, 0)
         pool.failed(1, 0)
-        assert pool.ejected(1) == [0]
+        assert pool.quarantined(1) == [0]
         assert pool.pick(now_ns=1) == 1
 
     @given(
         count=st.integers(1, 10),
         most=st.integers(0, 10),
-        failures=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3 * SECOND)), max_size=60),
+        failures=st.lists(
+            st.tuples(st.integers(0, 9), st.integers(0, 3 * SECOND), st.booleans()), max_size=60
+        ),
     )
     def test_never_more_out_at_once_than_allowed(
-        self, probes: ModuleType, count: int, most: int, failures: list[tuple[int, int]]
+        self, probes: ModuleType, count: int, most: int, failures: list[tuple[int, int, bool]]
     ) -> None:
-        pool = probes.Pool([(1, 0)] * count, failures_max=1, eject_ns=SECOND, ejected_max=most)
+        pool = probes.Pool([(1, 0)] * count, failures_max=1, quarantine_ns=SECOND, quarantined_max=most)
         now = 0
-        for index, step in failures:
+        for index, step, succeeds in failures:
             now += step
-            pool.failed(index % count, now)
-            assert len(pool.ejected(now)) <= most
+            if succeeds:
+                pool.dialled(index % count, now)
+            else:
+                pool.failed(index % count, now)
+            assert len(pool.quarantined(now)) <= most
             if most < count:
                 assert pool.pick(now_ns=now) is not None
+
+
+class TestFlags:
+    def test_nobody_new_for_who_drains_or_is_down(self, probes: ModuleType) -> None:
+        pool = probes.Pool([(1, 0)] * 3)
+        pool.flag(0, "draining", True)
+        pool.flag(1, "down", True)
+        assert {pool.pick() for _ in range(5)} == {2}
+        pool.flag(2, "down", True)
+        assert pool.pick() is None
+
+    def test_a_passed_check_does_not_end_a_drain(self, probes: ModuleType) -> None:
+        pool = probes.Pool([(1, 0)] * 2)
+        pool.flag(0, "draining", True)
+        pool.flag(0, "down", True)
+        pool.passed(0, SECOND)
+        assert {pool.pick(now_ns=SECOND) for _ in range(5)} == {1}
+        pool.flag(0, "draining", False)
+        assert pool.pick(now_ns=SECOND) == 0
+
+
+def quarantined(probes: ModuleType) -> Any:
+    """Two upstreams, the first of them out since time 0, for a second."""
+    pool = probes.Pool(
+        [(1, 0)] * 2, failures_max=1, quarantine_ns=SECOND, quarantined_max=1, connect_timeout_ns=SECOND
+    )
+    pool.failed(0, 0)
+    return pool

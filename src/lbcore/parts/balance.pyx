@@ -1,4 +1,4 @@
-"""Least connections by atomic reserve.
+"""Least connections by atomic reserve; or by client, where an application wants that.
 
 The scan looks for the lowest (in_flight + 1) / weight, compared crosswise in 64 bits so that nothing is
 divided, and reserves by compare-and-swap on that gauge, with the cap tested in the same step. When
@@ -10,100 +10,156 @@ The scan starts one further for each connection, so ties rotate. Not for each pi
 picks again after a failed dial would move the turn on, and with two upstreams of which one is dead every
 connection would come to the dead one first.
 
-Passive health: `failures_max` failed dials in a row take an upstream out of the pool for `eject_ns`, or
-a dead one, whose count is always lowest, would win every pick. At most `ejected_max` are out at once,
-exactly: two threads that each count the others and then eject theirs would pass the maximum together, so
-one decides at a time. Who comes while somebody decides does not wait: it ejects nothing, and the next
-failed dial of that upstream decides again.
+Weights have eight more bits than the operator's, for the slow start of an upstream that comes into a pool at
+work: with its count of zero it would get every new connection. Its weight grows from a sixteenth.
+
+By client (rendezvous hashing, Thaler and Ravishankar, 1998): each pair of client and upstream has a score,
+weighted as in Schindelhauer and Schomaker (2005), and the highest wins. An upstream that comes or goes moves
+its own share of the clients and nobody else; one that is full or out leaves its clients to their second.
 
 Any thread, no lock.
 """
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.math cimport log
+from libc.stdint cimport int64_t, uint8_t
 
-from lbcore.sys.atomics cimport (
-    counter_add,
-    counter_next,
-    gauge_give,
-    gauge_read,
-    gauge_swap,
-    word_add,
-    word_read,
-    word_swap,
-    word_write,
-)
+from lbcore.parts.cells cimport pool_of
+from lbcore.parts.health cimport health_may_pick, health_probe
+from lbcore.structs cimport pool_t
+from lbcore.sys.atomics cimport counter_add, gauge_give, gauge_read, gauge_swap, word_read, word_swap
+
+cdef enum:
+    WEIGHT_BITS = 8
+    RAMP_LEAST = 16              # of 256: with less it would have nothing to warm up with
 
 
-cdef bint was_tried(uint32_t index, const uint16_t *tried, int tried_count) noexcept nogil:
+cdef bint was_tried(upstream_t *upstream, const uint64_t *tried, int tried_count) noexcept nogil:
     cdef int i
     for i in range(tried_count):
-        if tried[i] == index:
+        if tried[i] == upstream.id:
             return True
     return False
 
 
-cdef uint32_t balance_turn(app_t *app) noexcept nogil:
-    return <uint32_t>(counter_next(&app.rotor) % app.upstream_count) if app.upstream_count > 0 else 0
+cdef bint is_full(upstream_t *upstream, int64_t level) noexcept nogil:
+    return upstream.in_flight_max > 0 and level >= upstream.in_flight_max
 
 
-cdef int balance_pick(app_t *app, uint32_t start, const uint16_t *tried, int tried_count,
-                      uint64_t now_ns) noexcept nogil:
+cdef int64_t weight_of(app_t *app, upstream_t *upstream, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t weight = word_read(&upstream.weight)
+    cdef uint64_t since_ns = word_read(&upstream.ramp_from_ns)
+    cdef uint64_t part
+    if since_ns == 0:
+        return <int64_t>(weight << WEIGHT_BITS)
+    part = (now_ns - since_ns) // ((app.slow_start_ns >> WEIGHT_BITS) + 1) if now_ns > since_ns else 0
+    if part >= 1 << WEIGHT_BITS:
+        word_swap(&upstream.ramp_from_ns, since_ns, 0)
+        return <int64_t>(weight << WEIGHT_BITS)
+    return <int64_t>(weight * (part if part > RAMP_LEAST else <uint64_t>RAMP_LEAST))
+
+
+cdef bint reserve(app_t *app, upstream_t *upstream, int64_t level, uint64_t now_ns,
+                  choice_t *out_choice) noexcept nogil:
+    """False: somebody was faster."""
+    if not gauge_swap(&upstream.in_flight, level, level + 1):
+        return False
+    if not health_probe(app, upstream, now_ns, &out_choice.probing):
+        gauge_give(&upstream.in_flight)
+        return False
+    counter_add(&upstream.picked, 1)
+    out_choice.upstream = upstream
+    return True
+
+
+cdef bint balance_pick(app_t *app, uint32_t turn, const uint64_t *tried, int tried_count,
+                       uint64_t now_ns, choice_t *out_choice) noexcept nogil:
+    cdef pool_t *pool = pool_of(app)
+    cdef uint32_t start = turn % pool.count if pool.count > 0 else 0
     cdef uint32_t i
     cdef uint32_t index
-    cdef int best
-    cdef int64_t best_level
     cdef int64_t level
+    cdef int64_t weight
+    cdef int64_t best_level
+    cdef int64_t best_weight
+    cdef upstream_t *best
     cdef upstream_t *upstream
     while True:
-        best = -1
-        best_level = 0
-        for i in range(app.upstream_count):
+        best = NULL
+        best_level = best_weight = 0
+        for i in range(pool.count):
             index = start + i
-            if index >= app.upstream_count:
-                index -= app.upstream_count
-            upstream = app.upstreams[index]
+            if index >= pool.count:
+                index -= pool.count
+            upstream = pool.upstreams[index]
             level = gauge_read(&upstream.in_flight)
-            if upstream.in_flight_max > 0 and level >= upstream.in_flight_max:
+            if is_full(upstream, level) or not health_may_pick(upstream, now_ns):
                 continue
-            if best >= 0 and not (level + 1) * <int64_t>app.upstreams[best].weight < (
-                best_level + 1
-            ) * <int64_t>upstream.weight:
+            weight = weight_of(app, upstream, now_ns)
+            if best != NULL and not (level + 1) * best_weight < (best_level + 1) * weight:
                 continue
-            if balance_is_ejected(upstream, now_ns) or was_tried(index, tried, tried_count):
+            if was_tried(upstream, tried, tried_count):
                 continue
-            best = <int>index
+            best = upstream
             best_level = level
-        if best < 0:
-            return -1
-        if gauge_swap(&app.upstreams[best].in_flight, best_level, best_level + 1):
-            counter_add(&app.upstreams[best].picked, 1)
-            return best
+            best_weight = weight
+        if best == NULL:
+            return False
+        if reserve(app, best, best_level, now_ns, out_choice):
+            return True
 
 
 cdef void balance_give(upstream_t *upstream) noexcept nogil:
     gauge_give(&upstream.in_flight)
 
 
-cdef void balance_dialled(upstream_t *upstream) noexcept nogil:
-    if word_read(&upstream.failing) != 0:
-        word_write(&upstream.failing, 0)
+# ---- by client -----------------------------------------------------------------------------------
+
+cdef uint64_t balance_hash(const void *data, size_t length) noexcept nogil:
+    """FNV-1a."""
+    cdef const uint8_t *octets = <const uint8_t *>data
+    cdef uint64_t hash = <uint64_t>0xcbf29ce484222325
+    cdef size_t i
+    for i in range(length):
+        hash = (hash ^ octets[i]) * <uint64_t>0x100000001b3
+    return hash
 
 
-cdef void balance_failed(app_t *app, upstream_t *upstream, uint64_t now_ns) noexcept nogil:
-    cdef uint32_t others = 0
+cdef double score_of(uint64_t client, upstream_t *upstream, int64_t weight) noexcept nogil:
+    """weight / -ln(a number between 0 and 1 that is the pair's own)."""
+    cdef uint64_t pair = client ^ (upstream.hash * <uint64_t>0x9e3779b97f4a7c15)
+    pair = (pair ^ (pair >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
+    pair = (pair ^ (pair >> 27)) * <uint64_t>0x94d049bb133111eb
+    pair ^= pair >> 31
+    return <double>weight / -log((<double>(pair >> 11) + 0.5) / 9007199254740992.0)
+
+
+cdef bint balance_pick_for(app_t *app, uint64_t client, const uint64_t *tried, int tried_count,
+                           uint64_t now_ns, choice_t *out_choice) noexcept nogil:
+    cdef pool_t *pool = pool_of(app)
     cdef uint32_t i
-    counter_add(&upstream.errors, 1)
-    if word_add(&upstream.failing, 1) < app.failures_max or app.failures_max == 0:
-        return
-    if not word_swap(&app.ejecting, 0, 1):
-        return
-    for i in range(app.upstream_count):
-        if app.upstreams[i] is not upstream:
-            others += balance_is_ejected(app.upstreams[i], now_ns)
-    if others < app.ejected_max:
-        word_write(&upstream.ejected_until_ns, now_ns + app.eject_ns)
-    word_write(&app.ejecting, 0)
-
-
-cdef bint balance_is_ejected(upstream_t *upstream, uint64_t now_ns) noexcept nogil:
-    return word_read(&upstream.ejected_until_ns) > now_ns
+    cdef int64_t level
+    cdef int64_t best_level
+    cdef double score
+    cdef double best_score
+    cdef upstream_t *best
+    cdef upstream_t *upstream
+    while True:
+        best = NULL
+        best_level = 0
+        best_score = 0.0
+        for i in range(pool.count):
+            upstream = pool.upstreams[i]
+            level = gauge_read(&upstream.in_flight)
+            if is_full(upstream, level) or not health_may_pick(upstream, now_ns):
+                continue
+            if was_tried(upstream, tried, tried_count):
+                continue
+            score = score_of(client, upstream, weight_of(app, upstream, now_ns))
+            if score > best_score:
+                best = upstream
+                best_level = level
+                best_score = score
+        if best == NULL:
+            return False
+        if reserve(app, best, best_level, now_ns, out_choice):
+            return True

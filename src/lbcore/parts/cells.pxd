@@ -3,7 +3,7 @@
 The last one frees, on whichever thread that is.
 """
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from lbcore.structs cimport (
     app_t,
@@ -11,12 +11,13 @@ from lbcore.structs cimport (
     listener_t,
     name_t,
     policy_t,
+    pool_t,
     snapshot_t,
     tls_generation_t,
     upstream_t,
     verdict_t,
 )
-from lbcore.sys.atomics cimport refs_take
+from lbcore.sys.atomics cimport refs_take, word_exchange, word_read
 
 
 cdef inline name_t *name_ref(name_t *name) noexcept nogil:
@@ -72,11 +73,28 @@ cdef inline snapshot_t *snapshot_ref(snapshot_t *snapshot) noexcept nogil:
 cdef name_t *name_new(const char *text, uint32_t length) noexcept nogil
 cdef limiter_t *limiter_new() noexcept nogil
 cdef upstream_t *upstream_new() noexcept nogil
-cdef app_t *app_new(uint32_t upstream_count) noexcept nogil
+cdef app_t *app_new() noexcept nogil
 cdef tls_generation_t *tls_new() noexcept nogil
 cdef verdict_t *verdict_new(uint32_t key_length) noexcept nogil
 cdef listener_t *listener_new() noexcept nogil
 cdef snapshot_t *snapshot_new(uint32_t listener_count) noexcept nogil
+
+# A pool has one owner, the application, and no count. Room for `count` upstreams, none filled in; or NULL.
+cdef pool_t *pool_new(uint32_t count) noexcept nogil
+# With the references in it; NULL is allowed.
+cdef void pool_free(pool_t *pool) noexcept nogil
+
+
+cdef inline pool_t *pool_of(app_t *app) noexcept nogil:
+    """Borrowed: a worker may read it within one step, anybody else while nobody replaces it."""
+    return <pool_t *>word_read(&app.pool)
+
+
+cdef inline pool_t *pool_replace(app_t *app, pool_t *pool) noexcept nogil:
+    """Makes it the application's. The one before is freed when every worker has gone round its loop, since
+    one may be reading it; NULL: there was none."""
+    return <pool_t *>word_exchange(&app.pool, <uint64_t>pool)
+
 
 # NULL is allowed in all of them.
 cdef void name_unref(name_t *name) noexcept nogil

@@ -44,15 +44,17 @@ cdef upstream_t *upstream_new() noexcept nogil:
     return upstream
 
 
-cdef app_t *app_new(uint32_t upstream_count) noexcept nogil:
+cdef pool_t *pool_new(uint32_t count) noexcept nogil:
+    cdef pool_t *pool = <pool_t *>calloc(1, sizeof(pool_t) + count * sizeof(upstream_t *))
+    if pool != NULL:
+        pool.count = count
+    return pool
+
+
+cdef app_t *app_new() noexcept nogil:
     cdef app_t *app = <app_t *>lines_new(sizeof(app_t))
-    if app == NULL:
-        return NULL
-    refs_start(&app.refs)
-    app.upstreams = <upstream_t **>calloc(upstream_count, sizeof(upstream_t *))
-    if app.upstreams == NULL:
-        free(app)
-        return NULL
+    if app != NULL:
+        refs_start(&app.refs)
     return app
 
 
@@ -109,16 +111,23 @@ cdef void limiter_unref(limiter_t *limiter) noexcept nogil:
 
 cdef void upstream_unref(upstream_t *upstream) noexcept nogil:
     if upstream != NULL and refs_give(&upstream.refs):
+        name_unref(upstream.name)
         free(upstream)
 
 
-cdef void app_unref(app_t *app) noexcept nogil:
+cdef void pool_free(pool_t *pool) noexcept nogil:
     cdef uint32_t i
+    if pool == NULL:
+        return
+    for i in range(pool.count):
+        upstream_unref(pool.upstreams[i])
+    free(pool)
+
+
+cdef void app_unref(app_t *app) noexcept nogil:
     if app == NULL or not refs_give(&app.refs):
         return
-    for i in range(app.upstream_count):
-        upstream_unref(app.upstreams[i])
-    free(app.upstreams)
+    pool_free(pool_of(app))
     limiter_unref(app.limiter)
     name_unref(app.name)
     free(app)

@@ -44,6 +44,7 @@ cdef void order_unref(order_t *order) noexcept nogil:
     for worker in range(WORKERS_MAX):
         for i in range(order.info_counts[worker]):
             name_unref(order.infos[worker][i].client)
+            name_unref(order.infos[worker][i].upstream)
         free(order.infos[worker])
     snapshot_unref(order.snapshot)
     free(order)

@@ -35,6 +35,7 @@ cdef completion_t *completion_new() noexcept nogil:
 cdef void completion_free(completion_t *completion) noexcept nogil:
     if completion != NULL:
         name_unref(completion.record.client)
+        name_unref(completion.record.upstream)
         free(completion.record.leaf)
         free(completion)
 

@@ -40,6 +40,7 @@ from lbcore.parts.cells cimport (
     verdict_unref,
 )
 from lbcore.parts.der cimport der_serial
+from lbcore.parts.health cimport health_gave_up, health_had_bytes, health_was_reset
 from lbcore.parts.legs cimport leg_drop, leg_flush, leg_notify
 from lbcore.parts.limiter cimport limiter_close, limiter_refund
 from lbcore.parts.pacing cimport pacing_return
@@ -87,6 +88,7 @@ from lbcore.tls.engine cimport tls_peer_t
 
 cdef enum:
     LINGER_NS = 500000000
+    EARLY_NS = 1000000000        # a reset within this time after the dial is the upstream's doing
     LEAF_MAX = 16384             # a longer certificate is not kept for the record
 
 
@@ -119,6 +121,9 @@ cdef void close_upstream(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.upstream.watched = False
     conn.upstream.interest = 0
     if conn.picked != NULL:
+        if conn.probing:
+            health_gave_up(conn.picked, worker.now_ns)
+            conn.probing = False
         balance_give(conn.picked)
         upstream_unref(conn.picked)
         conn.picked = NULL
@@ -164,6 +169,8 @@ cdef void release_upstream(conn_t *conn, worker_t *worker) noexcept nogil:
         REASON_CLIENT_CLOSED, REASON_UPSTREAM_CLOSED, REASON_UPSTREAM_RESET
     ):
         socket_will_reset(conn.upstream.fd)
+    if conn.picked != NULL and conn.forwarding:
+        judge_upstream(conn, worker)
     leg_drop(worker, &conn.upstream)
     if conn.client.pipe != NULL:
         pipe_give(worker, conn.client.pipe)
@@ -172,6 +179,14 @@ cdef void release_upstream(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.client.pipe = NULL
     conn.upstream.pipe = NULL
     close_upstream(conn, worker)
+
+
+cdef void judge_upstream(conn_t *conn, worker_t *worker) noexcept nogil:
+    """Whoever accepts connections and resets them without a word is no better than who refuses them."""
+    if conn.upstream.bytes > 0:
+        health_had_bytes(conn.picked)
+    elif conn.reason == REASON_UPSTREAM_RESET and worker.now_ns < conn.connected_ns + EARLY_NS:
+        health_was_reset(conn.app, conn.picked, worker.now_ns)
 
 
 # ---- the client's socket -------------------------------------------------------------------------
@@ -236,6 +251,7 @@ cdef step_t release_client(conn_t *conn, worker_t *worker) noexcept nogil:
     verdict_unref(conn.verdict)
     limiter_unref(conn.limiter)
     name_unref(conn.client_name)
+    name_unref(conn.upstream_name)
     tls_unref(conn.tls)
     app_unref(conn.app)
     listener_unref(conn.listener)
@@ -265,7 +281,7 @@ cdef void record(conn_t *conn, worker_t *worker) noexcept nogil:
 cdef void fill(conn_t *conn, worker_t *worker, record_t *entry) noexcept nogil:
     entry.id = conn.id
     entry.app_id = conn.app.id
-    entry.upstream_id = last_upstream(conn)
+    entry.upstream = name_ref(conn.upstream_name)
     entry.wall_ns = wall_ns()
     entry.duration_ns = worker.now_ns - conn.accepted_ns if worker.now_ns > conn.accepted_ns else 0
     entry.handshake_ns = since(conn.handshaken_ns, conn.accepted_ns)
@@ -289,13 +305,6 @@ cdef void fill(conn_t *conn, worker_t *worker, record_t *entry) noexcept nogil:
     memcpy(entry.serial, conn.serial, sizeof(entry.serial))
     entry.serial_length = conn.serial_length
     entry.client = name_ref(conn.client_name)
-
-
-cdef uint64_t last_upstream(conn_t *conn) noexcept nogil:
-    """The one in use, or the last one that was dialled and failed."""
-    if conn.picked != NULL:
-        return conn.picked.id
-    return conn.app.upstreams[conn.tried[conn.attempts - 1]].id if conn.attempts > 0 else 0
 
 
 cdef uint64_t since(uint64_t end_ns, uint64_t start_ns) noexcept nogil:
@@ -325,4 +334,5 @@ cdef void about_peer(conn_t *conn, worker_t *worker, record_t *entry) noexcept n
 
 cdef void record_drop(record_t *entry) noexcept nogil:
     name_unref(entry.client)
+    name_unref(entry.upstream)
     free(entry.leaf)

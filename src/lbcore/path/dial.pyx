@@ -14,14 +14,15 @@ from lbcore.codes cimport (
     STEP_REPICK,
     STEP_WAIT,
 )
-from lbcore.parts.balance cimport balance_dialled, balance_failed
 from lbcore.parts.early cimport early_watch
 from lbcore.parts.headroom cimport headroom_ran_out
+from lbcore.parts.health cimport health_dialled, health_failed
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error, socket_tune
 from lbcore.parts.timers cimport timer_arm, timer_disarm
-from lbcore.structs cimport LEG_HUNG_UP, LEG_READABLE, LEG_WRITABLE
+from lbcore.structs cimport LEG_HUNG_UP, LEG_READABLE, LEG_WRITABLE, upstream_t
 from lbcore.sys.linux cimport (
+    AF_UNIX,
     EADDRNOTAVAIL,
     EINPROGRESS,
     EMFILE,
@@ -60,13 +61,14 @@ cdef step_t dial_step(conn_t *conn, worker_t *worker) noexcept nogil:
 cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef int problem
     conn.dialled_ns = worker.now_ns
-    conn.upstream.fd = socket(conn.picked.address.sin6_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    conn.upstream.fd = socket(family_of(conn.picked), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if conn.upstream.fd < 0:
         return ours(conn, worker, errno)
-    problem = socket_tune(conn.upstream.fd, conn.app.keepalive_s)
-    if problem != 0:
-        return ours(conn, worker, problem)
-    if connect(conn.upstream.fd, <const sockaddr *>&conn.picked.address, conn.picked.address_length) == 0:
+    if family_of(conn.picked) != AF_UNIX:
+        problem = socket_tune(conn.upstream.fd, conn.app.keepalive_s)
+        if problem != 0:
+            return ours(conn, worker, problem)
+    if connect(conn.upstream.fd, <const sockaddr *>conn.picked.address, conn.picked.address_length) == 0:
         return connected(conn, worker)
     problem = errno
     if problem in (EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM):
@@ -81,6 +83,10 @@ cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
     return STEP_WAIT
 
 
+cdef int family_of(upstream_t *upstream) noexcept nogil:
+    return (<const sockaddr *>upstream.address).sa_family
+
+
 cdef step_t ours(conn_t *conn, worker_t *worker, int problem) noexcept nogil:
     if problem in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
         headroom_ran_out(worker)         # or we would go on shaking hands with clients we cannot serve
@@ -91,9 +97,9 @@ cdef step_t ours(conn_t *conn, worker_t *worker, int problem) noexcept nogil:
 
 cdef step_t failed(conn_t *conn, worker_t *worker, int problem) noexcept nogil:
     conn.sys_errno = problem
-    conn.failed = conn.attempts
     timer_disarm(&worker.wheel, conn)
-    balance_failed(conn.app, conn.picked, worker.now_ns)
+    health_failed(conn.app, conn.picked, conn.probing, worker.now_ns)
+    conn.probing = False
     if conn.attempts >= conn.app.connect_attempts:
         conn.reason = REASON_CONNECT_FAILED
         return STEP_CLOSE
@@ -102,7 +108,8 @@ cdef step_t failed(conn_t *conn, worker_t *worker, int problem) noexcept nogil:
 
 cdef step_t connected(conn_t *conn, worker_t *worker) noexcept nogil:
     timer_disarm(&worker.wheel, conn)
-    balance_dialled(conn.picked)
+    health_dialled(conn.app, conn.picked, worker.now_ns)
+    conn.probing = False
     conn.sys_errno = 0
     conn.connected_ns = monotonic_ns()
     conn.upstream.flags &= ~<uint32_t>(LEG_READABLE | LEG_HUNG_UP)

@@ -260,6 +260,7 @@ cdef uint64_t look_ns(conn_t *conn) noexcept nogil:
         due_ns = earlier(due_ns, conn.active_ns + QUIET_NS)
     due_ns = earlier(due_ns, conn.client.ready_ns)
     due_ns = earlier(due_ns, conn.upstream.ready_ns)
+    due_ns = earlier(due_ns, conn.leaves_ns)
     return earlier(due_ns, conn.ends_ns)
 
 
@@ -268,6 +269,8 @@ cdef step_t look_at_clock(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.expired = False
     if conn.ends_ns != 0 and conn.ends_ns <= worker.now_ns:
         return end_now(conn, REASON_MAX_LIFETIME)
+    if conn.leaves_ns != 0 and conn.leaves_ns <= worker.now_ns:
+        return end_now(conn, conn.leaves_for)
     resume(conn, worker, &conn.client)
     resume(conn, worker, &conn.upstream)
     if conn.active_ns + patience_ns(conn) <= worker.now_ns and not is_paused(conn):

@@ -104,7 +104,7 @@ cdef extern from "netinet/in.h" nogil:
         uint16_t sin6_family
         uint16_t sin6_port
         in6_addr sin6_addr
-    int AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_IPV6, IPV6_V6ONLY
+    int AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, IPPROTO_IPV6, IPV6_V6ONLY
     uint16_t ntohs(uint16_t value)
 
 cdef extern from "netinet/tcp.h" nogil:
