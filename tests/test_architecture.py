@@ -44,7 +44,8 @@ REASONS_BY_STAGE = {
     "limit": "rate window concurrent app_full limit_wait",
     "pick, dial": "no_upstream connect_failed upstream_tls",
     "forward": "client_closed upstream_closed client_reset upstream_reset upstream_truncated"
-    " client_truncated idle half_close_timeout max_lifetime drained kicked replaced revoked_while_open error",
+    " client_truncated idle half_close_timeout max_lifetime drained upstream_down kicked replaced"
+    " revoked_while_open error",
 }
 REASONS = [reason for reasons in REASONS_BY_STAGE.values() for reason in reasons.split()]
 

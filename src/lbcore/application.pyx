@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from lbcore.addresses import UNIX, socket_address, split_address
 from lbcore.codes import REASONS
@@ -94,6 +94,7 @@ cdef class UpstreamServer:
             raise MemoryError
         self.address = address
         self.cell.id = counter_next(&next_id) + 1
+        self.cell.mark = <uint16_t>self.cell.id
         self.cell.hash = balance_hash(<const char *>name, len(name))
         self.cell.address_length = <uint32_t>len(packed)
         memcpy(self.cell.address, <const char *>packed, len(packed))

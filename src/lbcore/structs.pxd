@@ -133,6 +133,7 @@ cdef struct upstream_t:          # counters and words: any thread; the rest: set
     refs_t refs
     uint64_t id                  # never reused in this process
     uint64_t hash                # of its name: what affinity goes by
+    uint16_t mark                # the last bits of `id`: for a connection to know whom it has tried
     name_t *name                 # as the operator wrote it; owned
     uint8_t address[110]         # a sockaddr_in, _in6 or _un
     uint32_t address_length
@@ -255,6 +256,8 @@ cdef struct pipe_t:              # a borrowed kernel pipe for splice
 
 # ---- a connection --------------------------------------------------------------------------------
 
+ctypedef uint8_t flag_t          # a truth value in one byte: there are many connections
+
 cdef enum leg_flag_t:
     LEG_READABLE = 1             # epoll said so and nothing was read since
     LEG_ENDED = 2                # read side: no more bytes will come
@@ -271,7 +274,7 @@ cdef struct leg_t:               # one side of a connection; the worker's
     int fd                       # -1: not owned
     uint32_t flags               # leg_flag_t
     uint32_t interest            # what epoll watches; 0 with a descriptor: watched for nothing
-    bint watched                 # whether the descriptor is in the epoll set at all
+    flag_t watched               # whether the descriptor is in the epoll set at all
     uint32_t batch               # how much the next read asks for
     uint32_t chores              # TLS records in a row that carried no data
     uint32_t owed                # an abort waits: what its peer had not acknowledged at the last look
@@ -286,7 +289,7 @@ cdef struct leg_t:               # one side of a connection; the worker's
 cdef struct conn_t:              # one slot of the slab; the worker's own
     uint32_t index
     uint32_t generation          # grows each time the slot is given back
-    bint in_use
+    flag_t in_use
     stage_t stage
     stage_t ended_at             # stage that ended it
     reason_t reason
@@ -305,11 +308,11 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     upstream_t *picked           # counted in its in_flight while not NULL
     name_t *upstream_name        # of the last one that was picked
     limiter_t *limiter           # the submitter's, or NULL
-    bint limited                 # counted in all its scopes: parts/scopes.pyx
-    bint paced                   # one of them has a bandwidth
+    flag_t limited               # counted in all its scopes: parts/scopes.pyx
+    flag_t paced                 # one of them has a bandwidth
     taken_t taken                # what it took there; `stamps` is owned
-    bint delayed                 # linked in worker.delayed, waiting for a limit
-    bint replacing               # asked for the oldest connection of a scope to end
+    flag_t delayed               # linked in worker.delayed, waiting for a limit
+    flag_t replacing             # asked for the oldest connection of a scope to end
     limiter_t *held_by           # the scope that holds it back; or NULL. Borrowed, like the next
     limiter_t *succeeds          # linked in that one's succession; or NULL
     uint64_t asked_ns            # when it came to stage 5
@@ -320,23 +323,23 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     reason_t leaves_for
     reason_t would_deny          # what a shadow limit would have refused it with
     completion_t *completion     # who submitted it wants to know how it ends; or NULL
-    bint unauthenticated         # counted in node.unauthenticated, linked in worker.strangers
-    bint proven                  # possession of the certificate's key was shown
-    bint parked                  # linked in worker.parked, waiting for the policy
-    bint asked                   # the question is out; else it found the ring full
-    bint counted                 # counted in node.open
-    bint alerted                 # a fatal alert was written: it must arrive
-    bint doomed                  # in worker.doomed: nothing may touch it but the worker that closes it
-    bint expired                 # its deadline has passed; the stage that sees it clears it
-    bint forwarding              # reached stage 8
-    bint lingering               # everything is released but the socket
-    bint quiet                   # silent for a while: record buffers and pipes were given back
+    flag_t unauthenticated       # counted in node.unauthenticated, linked in worker.strangers
+    flag_t proven                # possession of the certificate's key was shown
+    flag_t parked                # linked in worker.parked, waiting for the policy
+    flag_t asked                 # the question is out; else it found the ring full
+    flag_t counted               # counted in node.open
+    flag_t alerted               # a fatal alert was written: it must arrive
+    flag_t doomed                # in worker.doomed: nothing may touch it but the worker that closes it
+    flag_t expired               # its deadline has passed; the stage that sees it clears it
+    flag_t forwarding            # reached stage 8
+    flag_t lingering             # everything is released but the socket
+    flag_t quiet                 # silent for a while: record buffers and pipes were given back
     scope_t refused_by
 
     uint32_t turn                # where its scans of the upstreams start
-    uint64_t tried[8]            # ids of upstreams that were dialled; the last one may still be
+    uint16_t tried[8]            # marks of upstreams that were dialled; the last one may still be
     uint8_t attempts             # how many those are
-    bint probing                 # it finds out whether a quarantined upstream is back
+    flag_t probing               # it finds out whether a quarantined upstream is back
 
     uint8_t serial[20]           # big endian, no leading zeros
     uint8_t serial_length        # 0: no certificate was seen

@@ -5,7 +5,7 @@ own choosing. Loops that several threads run at once are here and run without th
 they really meet. Nothing below decides anything: what is expected is in the tests.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
 from lbcore.codes import REASONS
@@ -586,7 +586,7 @@ cdef class Pool:
             upstream = upstream_new()
             if upstream == NULL:
                 raise MemoryError
-            upstream.id = i
+            upstream.id = upstream.mark = i
             upstream.hash = balance_hash(&i, sizeof(i))
             word_write(&upstream.weight, upstreams[i][0])
             upstream.in_flight_max = upstreams[i][1]
@@ -606,7 +606,7 @@ cdef class Pool:
 
     def pick_or_probe(self, uint64_t now_ns=0, tried=(), turn=None, client=None):
         """(index, whether it is to find out if that one is back), or None."""
-        cdef uint64_t ids[8]
+        cdef uint16_t ids[8]
         cdef choice_t choice
         cdef int i
         for i in range(len(tried)):

@@ -16,7 +16,8 @@ ENDINGS = {
     "reset": "client_gone no_certificate unknown_ca bad_certificate weak_key bad_serial wrong_issuer expired"
     " not_yet_valid revoked crl_expired wrong_purpose unknown_serial client_disabled client_blocked"
     " app_not_allowed authz_timeout authz_error client_reset upstream_reset upstream_truncated"
-    " client_truncated idle half_close_timeout max_lifetime drained kicked replaced revoked_while_open error",
+    " client_truncated idle half_close_timeout max_lifetime drained upstream_down kicked replaced"
+    " revoked_while_open error",
 }
 
 

@@ -1,6 +1,6 @@
 """Choosing an upstream and counting it, in one step."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from lbcore.structs cimport app_t, upstream_t
 from lbcore.sys.atomics cimport counter_next
@@ -16,11 +16,13 @@ cdef inline uint32_t balance_turn(app_t *app) noexcept nogil:
     return <uint32_t>counter_next(&app.rotor)
 
 
-# False: nobody can be picked. `tried` holds `tried_count` ids to leave out. Any thread.
-cdef bint balance_pick(app_t *app, uint32_t turn, const uint64_t *tried, int tried_count,
+# False: nobody can be picked. `tried` holds `tried_count` marks to leave out: two upstreams of a pool may,
+# once in a long while, have the same one, and then a connection that one of them fails does not try the other.
+# Any thread.
+cdef bint balance_pick(app_t *app, uint32_t turn, const uint16_t *tried, int tried_count,
                        uint64_t now_ns, choice_t *out_choice) noexcept nogil
 # The same by affinity: the client with this hash comes to the same upstream again.
-cdef bint balance_pick_for(app_t *app, uint64_t client, const uint64_t *tried, int tried_count,
+cdef bint balance_pick_for(app_t *app, uint64_t client, const uint16_t *tried, int tried_count,
                            uint64_t now_ns, choice_t *out_choice) noexcept nogil
 # The one way to give it back.
 cdef void balance_give(upstream_t *upstream) noexcept nogil

@@ -33,10 +33,10 @@ cdef enum:
     RAMP_LEAST = 16              # of 256: with less it would have nothing to warm up with
 
 
-cdef bint was_tried(upstream_t *upstream, const uint64_t *tried, int tried_count) noexcept nogil:
+cdef bint was_tried(upstream_t *upstream, const uint16_t *tried, int tried_count) noexcept nogil:
     cdef int i
     for i in range(tried_count):
-        if tried[i] == upstream.id:
+        if tried[i] == upstream.mark:
             return True
     return False
 
@@ -71,7 +71,7 @@ cdef bint reserve(app_t *app, upstream_t *upstream, int64_t level, uint64_t now_
     return True
 
 
-cdef bint balance_pick(app_t *app, uint32_t turn, const uint64_t *tried, int tried_count,
+cdef bint balance_pick(app_t *app, uint32_t turn, const uint16_t *tried, int tried_count,
                        uint64_t now_ns, choice_t *out_choice) noexcept nogil:
     cdef pool_t *pool = pool_of(app)
     cdef uint32_t start = turn % pool.count if pool.count > 0 else 0
@@ -133,7 +133,7 @@ cdef double score_of(uint64_t client, upstream_t *upstream, int64_t weight) noex
     return <double>weight / -log((<double>(pair >> 11) + 0.5) / 9007199254740992.0)
 
 
-cdef bint balance_pick_for(app_t *app, uint64_t client, const uint64_t *tried, int tried_count,
+cdef bint balance_pick_for(app_t *app, uint64_t client, const uint16_t *tried, int tried_count,
                            uint64_t now_ns, choice_t *out_choice) noexcept nogil:
     cdef pool_t *pool = pool_of(app)
     cdef uint32_t i

@@ -30,7 +30,7 @@ cdef step_t pick_step(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.probing = choice.probing
     name_unref(conn.upstream_name)
     conn.upstream_name = name_ref(choice.upstream.name)
-    conn.tried[conn.attempts] = choice.upstream.id
+    conn.tried[conn.attempts] = choice.upstream.mark
     conn.attempts += 1
     return STEP_NEXT
 
