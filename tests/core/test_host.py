@@ -47,7 +47,7 @@ def test_too_many_are_refused_with_how_many_there_may_be() -> None:
 
 @given(
     hard=st.integers(TAKEN + 3, 1 << 24),
-    connections=st.integers(0, 1 << 23),
+    connections=st.integers(0, host.CONNECTIONS_MAX),
     strangers=st.integers(1, 1 << 20),
 )
 def test_never_more_than_there_are(hard: int, connections: int, strangers: int) -> None:
