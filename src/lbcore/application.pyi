@@ -11,7 +11,7 @@ from lbcore.engine import Engine
 from lbcore.limits import RateLimitManager
 from lbcore.records import Record
 from lbcore.settings import ServerTLS
-from lbcore.stats import ApplicationStats
+from lbcore.stats import ApplicationStats, UpstreamState
 
 @disjoint_base
 class UpstreamServer:
@@ -20,6 +20,8 @@ class UpstreamServer:
     def address(self) -> str: ...
     @property
     def weight(self) -> int: ...
+    @weight.setter
+    def weight(self, weight: int) -> None: ...
     @property
     def max_connections(self) -> int | None: ...
     @property
@@ -31,15 +33,24 @@ class UpstreamServer:
     @property
     def errors(self) -> int: ...
     @property
+    def quarantines(self) -> int: ...
+    @property
     def ejected(self) -> bool: ...
+    @property
+    def state(self) -> UpstreamState: ...
+    def drain(self, end_after: float | None = None) -> None: ...
+    def resume(self) -> None: ...
+    def mark_down(self, end_after: float | None = None) -> None: ...
+    def mark_up(self) -> None: ...
 
 @disjoint_base
 class Application:
     def __init__(
         self,
         name: str,
-        upstreams: Iterable[UpstreamServer],
+        upstreams: Iterable[UpstreamServer] = (),
         *,
+        dynamic: bool = False,
         max_connections: int | None = None,
         limits: RateLimitManager | None = None,
         engine: Engine | None = None,
@@ -52,11 +63,15 @@ class Application:
         passive_failures: int = 5,
         passive_eject: float = 10.0,
         max_ejected: float = 0.5,
+        slow_start: float | None = None,
+        affinity: Literal["client"] | None = None,
     ) -> None: ...
     @property
     def name(self) -> str: ...
     @property
     def upstreams(self) -> tuple[UpstreamServer, ...]: ...
+    def add_upstream(self, server: UpstreamServer) -> None: ...
+    def remove_upstream(self, server: UpstreamServer, end_after: float | None = None) -> None: ...
     @property
     def max_connections(self) -> int | None: ...
     @property

@@ -10,8 +10,11 @@ from typing import Literal, TypedDict
 State = Literal["new", "running", "stopping", "stopped", "forked"]
 
 
+UpstreamState = Literal["up", "draining", "down", "quarantined"]
+
+
 class UpstreamStats(TypedDict):
-    """One upstream: its load now, and picks and failed dials so far."""
+    """One upstream: its load and state now, and picks and failures so far."""
 
     address: str
     weight: int
@@ -19,6 +22,7 @@ class UpstreamStats(TypedDict):
     picked: int
     errors: int
     ejected: bool
+    state: UpstreamState
 
 
 class ApplicationStats(TypedDict):

@@ -166,8 +166,11 @@ class Upstream:
         self._acceptor: threading.Thread | None = None
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
-        self.port: int = self._listener.getsockname()[1]
+        self._unix = listener.family == socket.AF_UNIX
+        self.port: int = 0 if self._unix else self._listener.getsockname()[1]
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        if self._unix:
+            self.address = f"unix:{self._listener.getsockname()}"
         self.sessions: list[Session] = []
         if accepting:
             self.start_accepting()
@@ -222,7 +225,8 @@ class Upstream:
                     continue  # a test has used the descriptors up, and gives them back
                 return
             sock.settimeout(SOCKET_TIMEOUT)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not self._unix:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             session = Session(sock)
             thread = threading.Thread(target=self._run, args=(session,), name="upstream", daemon=True)
             self.sessions.append(session)
