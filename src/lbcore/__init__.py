@@ -23,7 +23,7 @@ from lbcore.limit_values import Admission, LimitClass
 from lbcore.limits import RateLimitManager
 from lbcore.peer import PeerCertificate, PolicyClient, Undecided, Verdict
 from lbcore.records import Record
-from lbcore.settings import ServerTLS
+from lbcore.settings import ServerTLS, UpstreamTLS
 from lbcore.simulation import SimulatedConnection, Simulation
 from lbcore.tls_engines import tls_engines
 
@@ -47,6 +47,7 @@ __all__ = [
     "Simulation",
     "Undecided",
     "UpstreamServer",
+    "UpstreamTLS",
     "Verdict",
     "tls_engines",
 ]

@@ -1,6 +1,7 @@
 from libc.stdint cimport uint64_t
 
 from lbcore.structs cimport app_t, upstream_t
+from lbcore.tls.engine cimport tls_engine_t
 
 
 cdef class UpstreamServer:
@@ -8,7 +9,10 @@ cdef class UpstreamServer:
     cdef app_t *app              # one reference: the application it belongs to, or NULL
     cdef readonly str address
     cdef readonly object max_connections
+    cdef readonly object tls     # UpstreamTLS or None
 
+    # Loads what `tls` names; raises what that raises.
+    cdef load_tls(self, const tls_engine_t *engine)
     # The application, or raises: it belongs to none.
     cdef app_t *owner(self) except NULL
     # Its open connections have to end by then; 0: they may stay after all.
@@ -26,7 +30,10 @@ cdef class Application:
     cdef readonly object engine  # Engine or None
     cdef double max_ejected
     cdef bint dynamic            # it may have none
+    cdef const tls_engine_t *tls_engine    # what its servers speak TLS by, once it serves
 
+    # Called by the engine that is going to serve it; raises when a server's TLS cannot be used.
+    cdef prepare(self, const tls_engine_t *engine)
     # Raises where an engine cannot serve it.
     cdef check_usable(self)
     # NULL raises: its __init__ was not called.

@@ -10,12 +10,19 @@ from lbcore.authorizers import Authorizer
 from lbcore.engine import Engine
 from lbcore.limits import RateLimitManager
 from lbcore.records import Record
-from lbcore.settings import ServerTLS
+from lbcore.settings import ServerTLS, UpstreamTLS
 from lbcore.stats import ApplicationStats, UpstreamState
 
 @disjoint_base
 class UpstreamServer:
-    def __init__(self, address: str, weight: int = 1, *, max_connections: int | None = None) -> None: ...
+    def __init__(
+        self,
+        address: str,
+        weight: int = 1,
+        *,
+        max_connections: int | None = None,
+        tls: UpstreamTLS | None = None,
+    ) -> None: ...
     @property
     def address(self) -> str: ...
     @property
@@ -24,6 +31,8 @@ class UpstreamServer:
     def weight(self, weight: int) -> None: ...
     @property
     def max_connections(self) -> int | None: ...
+    @property
+    def tls(self) -> UpstreamTLS | None: ...
     @property
     def id(self) -> int: ...
     @property

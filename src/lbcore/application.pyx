@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import threading
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from lbcore.addresses import UNIX, socket_address, split_address
 from lbcore.codes import REASONS
+from lbcore.settings import UpstreamTLS, is_ip_address
 
 from lbcore.codes cimport REASON_DRAINED, REASON_NONE, REASON_UPSTREAM_DOWN
 from lbcore.limits cimport RateLimitManager
@@ -35,6 +37,8 @@ from lbcore.parts.health cimport (
 from lbcore.structs cimport DIAL_ATTEMPTS_MAX, pool_t
 from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_read, word_read, word_write
 from lbcore.sys.linux cimport memcpy, monotonic_ns
+from lbcore.tls.engine cimport tls_engine_t
+from lbcore.to_core cimport make_client_tls
 
 cdef counter_t next_id           # of applications and upstreams, never reused
 WEIGHT_MAX = 65535
@@ -66,6 +70,7 @@ cdef class UpstreamServer:
         address: ``"10.0.0.1:80"``, ``"[2001:db8::1]:80"`` or ``"unix:/run/app.sock"``.
         weight: its share of the open connections, relative to the others.
         max_connections: never more than this many at once, or None.
+        tls: an UpstreamTLS: connections to it are encrypted, and it has to prove who it is; None: plain TCP.
 
     Thread-safety: every method may be called from any thread.
 
@@ -78,9 +83,10 @@ cdef class UpstreamServer:
         if self.cell == NULL:
             raise MemoryError
 
-    def __init__(self, str address not None, weight=1, *, max_connections=None):
+    def __init__(self, str address not None, weight=1, *, max_connections=None, tls=None):
         cdef bytes packed = socket_address(address)
         cdef bytes name = address.encode("utf-8", "surrogateescape")
+        cdef bytes tls_name
         if self.cell.id != 0:
             raise RuntimeError("UpstreamServer: already made")
         if not address.startswith(UNIX) and split_address(address)[1] == 0:
@@ -89,9 +95,18 @@ cdef class UpstreamServer:
         self.max_connections = max_connections
         if max_connections is not None:
             self.cell.in_flight_max = check_count("max_connections", max_connections, 1, 2**31 - 1)
+        if tls is not None:
+            if not isinstance(tls, UpstreamTLS):
+                raise TypeError(f"tls: an UpstreamTLS or None, not {tls!r}")
+            tls_name = name_to_verify(address, tls).encode()
+            self.cell.tls_name = name_new(tls_name, <uint32_t>len(tls_name))
+            if self.cell.tls_name == NULL:
+                raise MemoryError
+            self.cell.tls_name_is_address = is_ip_address(tls_name.decode())
         self.cell.name = name_new(name, <uint32_t>len(name))
         if self.cell.name == NULL:
             raise MemoryError
+        self.tls = tls
         self.address = address
         self.cell.id = counter_next(&next_id) + 1
         self.cell.mark = <uint16_t>self.cell.id
@@ -103,6 +118,15 @@ cdef class UpstreamServer:
     def __dealloc__(self):
         app_unref(self.app)
         upstream_unref(self.cell)
+
+    cdef load_tls(self, const tls_engine_t *engine):
+        """Once, before it is in a pool at work."""
+        if self.tls is None:
+            return
+        if self.cell.tls == NULL:
+            self.cell.tls = make_client_tls(engine, self.tls)
+        elif self.cell.tls.engine is not engine:
+            raise ValueError("upstreams: their TLS is of another engine's library already")
 
     cdef app_t *owner(self) except NULL:
         if self.app == NULL:
@@ -226,6 +250,15 @@ cdef class UpstreamServer:
 
     def __repr__(self):
         return f"<UpstreamServer {self.address} {self.state} weight={self.weight} in_flight={self.in_flight}>"
+
+
+def name_to_verify(address, tls):
+    """What the certificate of a server at that address must say; addresses as inet_ntop writes them."""
+    if tls.verify_name is not None:
+        return str(ipaddress.ip_address(tls.verify_name)) if is_ip_address(tls.verify_name) else tls.verify_name
+    if address.startswith(UNIX):
+        raise ValueError("tls: a unix socket has no name; say which with UpstreamTLS(verify_name=)")
+    return str(split_address(address)[0])
 
 
 def deadline_after(end_after):
@@ -386,13 +419,16 @@ cdef class Application:
         """One more server, for connections from now on.
 
         Raises:
-            ValueError: it belongs to an application already, or its address is there.
+            ValueError: it belongs to an application already, its address is there, or its TLS cannot be used.
+            OSError: a certificate file cannot be read.
             RuntimeError: a worker does not answer.
         """
         self.made()
         check_upstream("server", server)
         with self.changing:
             check_upstreams((*self.servers, server))
+            if self.tls_engine != NULL:
+                server.load_tls(self.tls_engine)
             server.app = app_ref(self.cell)
             health_joined(self.cell, server.cell, monotonic_ns())
             self._replace((*self.servers, server))
@@ -428,6 +464,13 @@ cdef class Application:
     def id(self):
         """A number no other application of this process has or had."""
         return self.made().id
+
+    cdef prepare(self, const tls_engine_t *engine):
+        """Before it serves: its servers learn to speak TLS, those that come later as well."""
+        with self.changing:
+            for server in self.servers:
+                (<UpstreamServer>server).load_tls(engine)
+            self.tls_engine = engine
 
     cdef check_usable(self):
         """Raises ValueError when no engine can serve it."""

@@ -514,7 +514,8 @@ cdef class Engine:
             Listener.
 
         Raises:
-            OSError: the port cannot be opened, or a certificate file cannot be read.
+            OSError: the port cannot be opened, or a certificate file cannot be read, one for an upstream's TLS
+                included.
             TypeError, ValueError: naming the argument.
             RuntimeError: the engine is not running.
         """
@@ -524,6 +525,7 @@ cdef class Engine:
         application.check_usable()
         with self.lock:
             self._check_running()
+            application.prepare(self.tls)
             sock = bound_socket(address)
             try:
                 socket_tune(sock.fileno(), application.cell.keepalive_s)
@@ -603,6 +605,7 @@ cdef class Engine:
                 with self.lock, handed.claimed():
                     self._check_running()
                     if application.cell.id not in self.applications:
+                        application.prepare(self.tls)
                         self.applications[application.cell.id] = application
                         self._name(application)
                     name = self.submissions.submit(

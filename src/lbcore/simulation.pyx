@@ -341,6 +341,7 @@ cdef class Simulation:
             return STEP_NEXT
         health_failed(conn.app, conn.picked, conn.probing, self.worker.now_ns)
         conn.probing = False
+        conn.dial_failure = REASON_CONNECT_FAILED
         if conn.attempts < conn.app.connect_attempts:
             return STEP_REPICK
         conn.reason = REASON_CONNECT_FAILED

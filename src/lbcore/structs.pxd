@@ -135,6 +135,9 @@ cdef struct upstream_t:          # counters and words: any thread; the rest: set
     uint64_t hash                # of its name: what affinity goes by
     uint16_t mark                # the last bits of `id`: for a connection to know whom it has tried
     name_t *name                 # as the operator wrote it; owned
+    tls_generation_t *tls        # how to speak TLS to it, or NULL; owned, set before it is in a pool at work
+    name_t *tls_name             # what its certificate must say, or NULL; owned
+    bint tls_name_is_address
     uint8_t address[110]         # a sockaddr_in, _in6 or _un
     uint32_t address_length
 
@@ -268,6 +271,8 @@ cdef enum leg_flag_t:
     LEG_BULK = 64                # reads fill their buffer: worth a pipe
     LEG_WRITABLE = 128           # epoll said so and nothing was written since
     LEG_NOTIFIED = 256           # close_notify was written; the FIN follows when all is sent
+    LEG_GARBLED = 512            # its TLS could not be read any further
+    LEG_SHRUNK = 1024            # its TLS state has given back what an idle one does not need
 
 
 cdef struct leg_t:               # one side of a connection; the worker's
@@ -298,6 +303,7 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
 
     leg_t client
     leg_t upstream
+    chunk_t *early               # what the client said before it was forwarded, for the upstream; or NULL
 
     # cells, each one reference
     listener_t *listener
@@ -339,6 +345,7 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     uint32_t turn                # where its scans of the upstreams start
     uint16_t tried[8]            # marks of upstreams that were dialled; the last one may still be
     uint8_t attempts             # how many those are
+    reason_t dial_failure        # of the last attempt that failed
     flag_t probing               # it finds out whether a quarantined upstream is back
 
     uint8_t serial[20]           # big endian, no leading zeros

@@ -11,4 +11,5 @@ cdef uint64_t new_cell_id() noexcept
 # These read Python objects and raise what is wrong with them; each result is one reference.
 cdef name_t *make_name(str text) except NULL
 cdef tls_generation_t *make_tls(const tls_engine_t *engine, object settings) except NULL
+cdef tls_generation_t *make_client_tls(const tls_engine_t *engine, object settings) except NULL
 cdef policy_t *make_policy(list clients) except NULL

@@ -39,13 +39,12 @@ cdef tls_generation_t *make_tls(const tls_engine_t *engine, object settings) exc
     if client_ca.count(b"-----BEGIN CERTIFICATE-----") != 1:
         raise ValueError("client_ca: exactly one certificate, that of the CA that issues client certificates")
     for label, text in (("cert", cert), ("key", key), ("client_ca", client_ca)):
-        if b"\0" in text or b"-----BEGIN" not in text:
-            raise ValueError(f"{label}: not PEM text")
+        check_pem(label, text)
     for i in range(len(alpn)):
         names[i] = <const char *>(<bytes>alpn[i])
     material.certificate = cert
     material.key = key
-    material.client_ca = client_ca
+    material.ca = client_ca
     material.alpn = names
     material.alpn_count = <int>len(alpn)
     generation = tls_new()
@@ -65,6 +64,39 @@ cdef tls_generation_t *make_tls(const tls_engine_t *engine, object settings) exc
             tls_unref(generation)
             raise
     return generation
+
+
+cdef tls_generation_t *make_client_tls(const tls_engine_t *engine, object settings) except NULL:
+    """From an UpstreamTLS."""
+    cdef char problem[512]
+    cdef tls_material_t material
+    cdef tls_generation_t *generation
+    cdef bytes ca = read_pem(settings.ca)
+    cdef bytes cert = read_pem(settings.cert) if settings.cert is not None else None
+    cdef bytes key = read_pem(settings.key) if settings.key is not None else None
+    for label, text in (("ca", ca), ("cert", cert), ("key", key)):
+        if text is not None:
+            check_pem(label, text)
+    material.ca = ca
+    material.certificate = <const char *>cert if cert is not None else NULL
+    material.key = <const char *>key if key is not None else NULL
+    material.alpn_count = 0
+    generation = tls_new()
+    if generation == NULL:
+        raise MemoryError
+    generation.engine = engine
+    generation.id = new_cell_id()
+    generation.config = engine.client_config_new(&material, problem, sizeof(problem))
+    if generation.config == NULL:
+        tls_unref(generation)
+        raise ValueError(f"tls: {problem.decode('utf-8', 'replace')}")
+    return generation
+
+
+def check_pem(label, text):
+    """Raises ValueError naming what is no PEM text."""
+    if b"\0" in text or b"-----BEGIN" not in text:
+        raise ValueError(f"{label}: not PEM text")
 
 
 cdef revoked_t *make_revoked(object found) except NULL:

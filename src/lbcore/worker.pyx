@@ -22,6 +22,7 @@ from lbcore.codes cimport (
     REASON_REPLACED,
     REASON_REVOKED_WHILE_OPEN,
     REASON_UNKNOWN_SERIAL,
+    REASON_UPSTREAM_TLS,
     REASON_WRONG_PURPOSE,
     STAGE_ACCEPT,
     STAGE_AUTHENTICATE,
@@ -197,7 +198,7 @@ cdef stage_t ended_at(conn_t *conn) noexcept nogil:
         return STAGE_AUTHORIZE           # and some ask the native policy, to put it into an alert
     if conn.reason == REASON_NODE_FULL:
         return STAGE_ACCEPT              # a client of TLS becomes one of the node's when it is known
-    if conn.stage == STAGE_PICK and conn.reason == REASON_CONNECT_FAILED:
+    if conn.stage == STAGE_PICK and conn.reason in (REASON_CONNECT_FAILED, REASON_UPSTREAM_TLS):
         return STAGE_DIAL                # nobody is left to try: the last dial ended it
     return conn.stage
 

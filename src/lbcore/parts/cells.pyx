@@ -112,6 +112,8 @@ cdef void limiter_unref(limiter_t *limiter) noexcept nogil:
 cdef void upstream_unref(upstream_t *upstream) noexcept nogil:
     if upstream != NULL and refs_give(&upstream.refs):
         name_unref(upstream.name)
+        name_unref(upstream.tls_name)
+        tls_unref(upstream.tls)
         free(upstream)
 
 

@@ -1,6 +1,6 @@
 """A client may speak before it is let in; a server-first protocol never does. Both must work, so nothing
-waits for a client's byte and none is lost: what arrives is decrypted at once and held for the upstream
-in its `out`, up to 16 KiB, then the socket is left alone.
+waits for a client's byte and none is lost: what arrives is decrypted at once and held, up to 16 KiB, then
+the socket is left alone.
 
 Decrypting at once is what tells a half-close (close_notify; the connection goes on) from a client that
 vanished (a bare FIN; there is nobody left to dial for).
@@ -9,8 +9,8 @@ vanished (a bare FIN; there is nobody left to dial for).
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from lbcore.codes cimport REASON_CLIENT_GONE, REASON_ERROR, STEP_CLOSE, STEP_WAIT
-from lbcore.parts.chunks cimport chunk_append
-from lbcore.parts.legs cimport leg_decrypt, leg_io
+from lbcore.parts.chunks cimport chunk_append, chunk_give
+from lbcore.parts.legs cimport leg_decrypt, leg_io, leg_put_payload
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error
 from lbcore.structs cimport HELD_MAX, LEG_CLEAN, LEG_ENDED, LEG_HUNG_UP, LEG_READABLE
@@ -18,7 +18,7 @@ from lbcore.sys.linux cimport EAGAIN, EINTR, EPOLLIN, EPOLLRDHUP, errno, recv
 
 
 cdef uint32_t held(conn_t *conn) noexcept nogil:
-    return conn.upstream.out.length if conn.upstream.out != NULL else 0
+    return conn.early.length if conn.early != NULL else 0
 
 
 cdef step_t gone(conn_t *conn, int problem) noexcept nogil:
@@ -29,13 +29,15 @@ cdef step_t gone(conn_t *conn, int problem) noexcept nogil:
 
 cdef step_t early_keep(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef size_t used
+    cdef const char *problem = NULL
     if worker.io.input_at == worker.io.input_length:
         return STEP_WAIT
-    conn.sys_errno = leg_decrypt(worker, &conn.client, &used, &conn.tls_error)
+    conn.sys_errno = leg_decrypt(worker, &conn.client, &used, &problem)
     if conn.sys_errno != 0:
         conn.reason = REASON_ERROR
         return STEP_CLOSE
-    if conn.tls_error != NULL:
+    if problem != NULL:
+        conn.tls_error = problem
         return gone(conn, 0)
     return hold(conn, worker, worker.scratch_plain, used)
 
@@ -43,7 +45,7 @@ cdef step_t early_keep(conn_t *conn, worker_t *worker) noexcept nogil:
 cdef step_t hold(conn_t *conn, worker_t *worker, const uint8_t *data, size_t length) noexcept nogil:
     conn.client.bytes += length
     conn.client.lease -= <int64_t>length     # paid for before the next read
-    if not chunk_append(&worker.chunks, &conn.upstream.out, data, length):
+    if not chunk_append(&worker.chunks, &conn.early, data, length):
         conn.reason = REASON_ERROR
         return STEP_CLOSE
     return STEP_WAIT
@@ -81,3 +83,18 @@ cdef void early_watch(conn_t *conn, worker_t *worker) noexcept nogil:
     if not conn.client.flags & LEG_ENDED and held(conn) < HELD_MAX:
         wanted = EPOLLIN | EPOLLRDHUP
     poller_want(worker.epoll_fd, conn, &conn.client, wanted)
+
+
+cdef int early_deliver(conn_t *conn, worker_t *worker) noexcept nogil:
+    cdef int problem = 0
+    if conn.early != NULL:
+        problem = leg_put_payload(
+            worker, &conn.upstream, conn.early.data + conn.early.start, conn.early.length)
+        early_drop(conn, worker)
+    return problem
+
+
+cdef void early_drop(conn_t *conn, worker_t *worker) noexcept nogil:
+    if conn.early != NULL:
+        chunk_give(&worker.chunks, conn.early)
+        conn.early = NULL

@@ -17,6 +17,7 @@ from lbcore.structs cimport (
     LEG_BROKEN,
     LEG_CLEAN,
     LEG_ENDED,
+    LEG_GARBLED,
     LEG_NOTIFIED,
     LEG_WRITABLE,
     SCRATCH_BYTES,
@@ -87,6 +88,12 @@ cdef int leg_put_plain(worker_t *worker, leg_t *leg, const uint8_t *plain, size_
     return leg_put(worker, leg, worker.io.output, worker.io.output_at)
 
 
+cdef int leg_put_payload(worker_t *worker, leg_t *leg, const uint8_t *data, size_t length) noexcept nogil:
+    if leg.tls != NULL:
+        return leg_put_plain(worker, leg, data, length)
+    return leg_put(worker, leg, data, length)
+
+
 cdef int leg_notify(worker_t *worker, leg_t *leg) noexcept nogil:
     leg.flags |= LEG_NOTIFIED
     leg_io(worker, NULL, 0)
@@ -126,7 +133,7 @@ cdef int leg_decrypt(worker_t *worker, leg_t *leg, size_t *out_used, const char 
 
 
 cdef void cannot_read(leg_t *leg, const char *problem, const char **out_problem) noexcept nogil:
-    leg.flags = (leg.flags | LEG_ENDED) & ~<uint32_t>LEG_CLEAN
+    leg.flags = (leg.flags | LEG_ENDED | LEG_GARBLED) & ~<uint32_t>LEG_CLEAN
     out_problem[0] = problem
 
 

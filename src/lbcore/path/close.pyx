@@ -40,6 +40,7 @@ from lbcore.parts.cells cimport (
     verdict_unref,
 )
 from lbcore.parts.der cimport der_serial
+from lbcore.parts.early cimport early_drop
 from lbcore.parts.health cimport health_gave_up, health_had_bytes, health_was_reset
 from lbcore.parts.legs cimport leg_drop, leg_flush, leg_notify
 from lbcore.parts.limiter cimport limiter_close, limiter_refund
@@ -117,6 +118,10 @@ cdef void close_socket(leg_t *leg) noexcept nogil:
 
 cdef void close_upstream(conn_t *conn, worker_t *worker) noexcept nogil:
     close_socket(&conn.upstream)
+    leg_drop(worker, &conn.upstream)
+    if conn.upstream.tls != NULL:
+        worker.tls_engine.connection_free(worker.tls_pool, conn.upstream.tls)
+        conn.upstream.tls = NULL
     conn.upstream.flags = 0
     conn.upstream.watched = False
     conn.upstream.interest = 0
@@ -171,7 +176,7 @@ cdef void release_upstream(conn_t *conn, worker_t *worker) noexcept nogil:
         socket_will_reset(conn.upstream.fd)
     if conn.picked != NULL and conn.forwarding:
         judge_upstream(conn, worker)
-    leg_drop(worker, &conn.upstream)
+    early_drop(conn, worker)
     if conn.client.pipe != NULL:
         pipe_give(worker, conn.client.pipe)
     if conn.upstream.pipe != NULL:

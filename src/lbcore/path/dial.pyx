@@ -1,35 +1,42 @@
-"""Stage 7, dial: open the TCP connection to the picked upstream.
+"""Stage 7, dial: open the connection to the picked upstream, and shake hands where it speaks TLS.
 
 Nothing before this stage has sent a packet to any upstream. A failure of ours (no descriptor, no port,
-no memory) is not held against the upstream and ends the connection; a failure of the upstream gives its
-count back and picks another one, at most `connect_attempts` times.
+no memory) is not held against the upstream and ends the connection; a failure of the upstream, its TLS
+included, gives its count back and picks another one, at most `connect_attempts` times. One deadline covers an
+attempt from the first packet to the last of the handshake.
 """
 
 from libc.stdint cimport uint32_t
 
 from lbcore.codes cimport (
     REASON_CONNECT_FAILED,
+    REASON_UPSTREAM_TLS,
     STEP_CLOSE,
     STEP_NEXT,
     STEP_REPICK,
     STEP_WAIT,
+    reason_t,
 )
 from lbcore.parts.early cimport early_watch
 from lbcore.parts.headroom cimport headroom_ran_out
 from lbcore.parts.health cimport health_dialled, health_failed
+from lbcore.parts.legs cimport leg_decrypt, leg_flush, leg_io, leg_put, leg_put_payload
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error, socket_tune
 from lbcore.parts.timers cimport timer_arm, timer_disarm
-from lbcore.structs cimport LEG_HUNG_UP, LEG_READABLE, LEG_WRITABLE, upstream_t
+from lbcore.structs cimport BATCH_MIN, LEG_HUNG_UP, LEG_READABLE, LEG_WRITABLE, leg_t, upstream_t
 from lbcore.sys.linux cimport (
     AF_UNIX,
     EADDRNOTAVAIL,
+    EAGAIN,
     EINPROGRESS,
+    EINTR,
     EMFILE,
     ENFILE,
     ENOBUFS,
     ENOMEM,
     EPERM,
+    EPOLLIN,
     EPOLLOUT,
     ETIMEDOUT,
     SOCK_CLOEXEC,
@@ -38,9 +45,11 @@ from lbcore.sys.linux cimport (
     connect,
     errno,
     monotonic_ns,
+    recv,
     sockaddr,
     socket,
 )
+from lbcore.tls.engine cimport TLS_DONE, TLS_FAILED, tls_failure_t, tls_result_t
 
 
 cdef step_t dial_step(conn_t *conn, worker_t *worker) noexcept nogil:
@@ -48,13 +57,15 @@ cdef step_t dial_step(conn_t *conn, worker_t *worker) noexcept nogil:
         return start(conn, worker)
     if conn.expired:
         conn.expired = False
-        return failed(conn, worker, ETIMEDOUT)
+        return failed(conn, worker, REASON_CONNECT_FAILED, ETIMEDOUT)
+    if conn.upstream.tls != NULL:
+        return shake_hands(conn, worker)
     if not conn.upstream.flags & (LEG_WRITABLE | LEG_HUNG_UP):
         return STEP_WAIT
     # Only a socket that hung up has an error to tell (connect(2), epoll_ctl(2)).
     conn.sys_errno = socket_error(conn.upstream.fd) if conn.upstream.flags & LEG_HUNG_UP else 0
     if conn.sys_errno != 0:
-        return failed(conn, worker, conn.sys_errno)
+        return failed(conn, worker, REASON_CONNECT_FAILED, conn.sys_errno)
     return connected(conn, worker)
 
 
@@ -74,7 +85,7 @@ cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
     if problem in (EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM):
         return ours(conn, worker, problem)
     if problem != EINPROGRESS:
-        return failed(conn, worker, problem)
+        return failed(conn, worker, REASON_CONNECT_FAILED, problem)
     problem = poller_want(worker.epoll_fd, conn, &conn.upstream, EPOLLOUT)
     if problem != 0:
         return ours(conn, worker, problem)
@@ -95,22 +106,96 @@ cdef step_t ours(conn_t *conn, worker_t *worker, int problem) noexcept nogil:
     return STEP_CLOSE
 
 
-cdef step_t failed(conn_t *conn, worker_t *worker, int problem) noexcept nogil:
+cdef step_t failed(conn_t *conn, worker_t *worker, reason_t reason, int problem) noexcept nogil:
     conn.sys_errno = problem
     timer_disarm(&worker.wheel, conn)
     health_failed(conn.app, conn.picked, conn.probing, worker.now_ns)
     conn.probing = False
+    conn.dial_failure = reason
     if conn.attempts >= conn.app.connect_attempts:
-        conn.reason = REASON_CONNECT_FAILED
+        conn.reason = reason
         return STEP_CLOSE
     return STEP_REPICK
 
 
 cdef step_t connected(conn_t *conn, worker_t *worker) noexcept nogil:
+    conn.sys_errno = 0
+    conn.upstream.flags &= ~<uint32_t>(LEG_READABLE | LEG_HUNG_UP)
+    if conn.picked.tls == NULL:
+        return ready(conn, worker)
+    conn.upstream.tls = worker.tls_engine.client_connection_new(
+        worker.tls_pool, conn.picked.tls.config, &worker.io, conn.picked.tls_name.text,
+        conn.picked.tls_name_is_address)
+    if conn.upstream.tls == NULL:
+        return ours(conn, worker, ENOMEM)
+    early_watch(conn, worker)
+    timer_arm(&worker.wheel, conn, conn.dialled_ns + conn.app.connect_timeout_ns)
+    return negotiate(conn, worker, 0)
+
+
+cdef step_t ready(conn_t *conn, worker_t *worker) noexcept nogil:
     timer_disarm(&worker.wheel, conn)
     health_dialled(conn.app, conn.picked, worker.now_ns)
     conn.probing = False
-    conn.sys_errno = 0
+    conn.tls_error = NULL                # of an attempt before this one
     conn.connected_ns = monotonic_ns()
-    conn.upstream.flags &= ~<uint32_t>(LEG_READABLE | LEG_HUNG_UP)
     return STEP_NEXT
+
+
+# ---- TLS -----------------------------------------------------------------------------------------
+
+cdef step_t shake_hands(conn_t *conn, worker_t *worker) noexcept nogil:
+    cdef leg_t *leg = &conn.upstream
+    cdef ssize_t got
+    if leg.flags & LEG_WRITABLE and leg.out != NULL and leg_flush(worker, leg) != 0:
+        return failed(conn, worker, REASON_UPSTREAM_TLS, errno)
+    if not leg.flags & LEG_READABLE:
+        return wait(conn, worker)
+    leg.flags &= ~<uint32_t>LEG_READABLE
+    got = recv(leg.fd, worker.scratch_in, BATCH_MIN, 0)
+    if got < 0 and (errno == EAGAIN or errno == EINTR):
+        return wait(conn, worker)
+    if got <= 0:
+        return failed(conn, worker, REASON_UPSTREAM_TLS, errno if got < 0 else 0)
+    return negotiate(conn, worker, <size_t>got)
+
+
+cdef step_t wait(conn_t *conn, worker_t *worker) noexcept nogil:
+    cdef uint32_t wanted = EPOLLIN if conn.upstream.out == NULL else EPOLLIN | EPOLLOUT
+    cdef int problem = poller_want(worker.epoll_fd, conn, &conn.upstream, wanted)
+    return STEP_WAIT if problem == 0 else ours(conn, worker, problem)
+
+
+cdef step_t negotiate(conn_t *conn, worker_t *worker, size_t length) noexcept nogil:
+    """One step of the handshake, on so many bytes of the upstream."""
+    cdef tls_failure_t failure
+    cdef tls_result_t result
+    leg_io(worker, worker.scratch_in, length)
+    worker.io.judge = NULL
+    result = worker.tls_engine.handshake(conn.upstream.tls, &worker.io, &failure)
+    if worker.io.output_at > 0:
+        if leg_put(worker, &conn.upstream, worker.io.output, worker.io.output_at) != 0:
+            return failed(conn, worker, REASON_UPSTREAM_TLS, errno)
+        worker.io.output_at = 0
+    if result == TLS_FAILED:
+        conn.tls_error = failure.name
+        return failed(conn, worker, REASON_UPSTREAM_TLS, 0)
+    if result != TLS_DONE:
+        return wait(conn, worker)
+    return greeted(conn, worker)
+
+
+cdef step_t greeted(conn_t *conn, worker_t *worker) noexcept nogil:
+    """The handshake is done; a server that speaks first may have said something with the end of it."""
+    cdef size_t used = 0
+    cdef int failure = 0
+    cdef const char *problem = NULL
+    if worker.io.input_at < worker.io.input_length:
+        failure = leg_decrypt(worker, &conn.upstream, &used, &problem)
+    if problem != NULL and failure == 0:
+        conn.tls_error = problem
+        return failed(conn, worker, REASON_UPSTREAM_TLS, 0)
+    if failure == 0 and used > 0:
+        conn.upstream.bytes += used
+        failure = leg_put_payload(worker, &conn.client, worker.scratch_plain, used)
+    return ours(conn, worker, failure) if failure == ENOMEM else ready(conn, worker)

@@ -28,11 +28,13 @@ from lbcore.codes cimport (
     REASON_NONE,
     REASON_UPSTREAM_CLOSED,
     REASON_UPSTREAM_RESET,
+    REASON_UPSTREAM_TRUNCATED,
     STEP_CLOSE,
     STEP_WAIT,
     reason_t,
 )
 from lbcore.parts.cells cimport tls_unref
+from lbcore.parts.early cimport early_deliver
 from lbcore.parts.legs cimport leg_drop, leg_flush, leg_notify
 from lbcore.parts.pacing cimport pacing_may_read, pacing_return
 from lbcore.parts.poller cimport poller_want
@@ -44,9 +46,11 @@ from lbcore.structs cimport (
     LEG_CLEAN,
     LEG_ENDED,
     LEG_FINISHED,
+    LEG_GARBLED,
     LEG_HUNG_UP,
     LEG_NOTIFIED,
     LEG_READABLE,
+    LEG_SHRUNK,
     LEG_WRITABLE,
     leg_t,
 )
@@ -61,8 +65,8 @@ cdef enum:
 
 
 cdef step_t forward_step(conn_t *conn, worker_t *worker) noexcept nogil:
-    if not conn.forwarding:
-        begin(conn, worker)
+    if not conn.forwarding and begin(conn, worker) == STEP_CLOSE:
+        return STEP_CLOSE
     if conn.reason == REASON_NONE:
         if conn.expired and look_at_clock(conn, worker) == STEP_CLOSE:
             return STEP_CLOSE
@@ -73,14 +77,16 @@ cdef step_t forward_step(conn_t *conn, worker_t *worker) noexcept nogil:
     return watch(conn, worker)
 
 
-cdef void begin(conn_t *conn, worker_t *worker) noexcept nogil:
-    """First time here: early bytes of the client are waiting in upstream.out."""
+cdef step_t begin(conn_t *conn, worker_t *worker) noexcept nogil:
+    """First time here: the upstream gets what the client has said so far."""
     conn.forwarding = True
     counter_add(&conn.app.forwarded, 1)
     conn.upstream.flags |= LEG_WRITABLE
     conn.client.flags |= LEG_WRITABLE
     conn.active_ns = worker.now_ns
     timer_arm(&worker.wheel, conn, look_ns(conn))
+    conn.sys_errno = early_deliver(conn, worker)
+    return end_now(conn, REASON_ERROR) if conn.sys_errno == ENOMEM else STEP_WAIT
 
 
 # ---- bytes and ends ------------------------------------------------------------------------------
@@ -174,10 +180,12 @@ cdef void judge_ends(conn_t *conn, worker_t *worker) noexcept nogil:
             conn.first_end = REASON_UPSTREAM_CLOSED
         if conn.first_end != REASON_NONE:
             conn.active_ns = worker.now_ns   # the half-close timeout counts from here, not from the last byte
-    if upstream & LEG_ENDED and not upstream & LEG_CLEAN or upstream & LEG_BROKEN and upstream & LEG_ENDED:
+    if upstream & LEG_ENDED and upstream & (LEG_BROKEN | LEG_GARBLED):
         conn.reason = REASON_UPSTREAM_RESET
+    elif upstream & LEG_ENDED and not upstream & LEG_CLEAN:
+        conn.reason = REASON_UPSTREAM_TRUNCATED if conn.upstream.tls != NULL else REASON_UPSTREAM_RESET
     elif client & LEG_ENDED and not client & LEG_CLEAN:
-        if conn.tls_error != NULL:
+        if client & LEG_GARBLED:
             conn.reason = REASON_CLIENT_RESET
         elif conn.app.truncated_is_eof or upstream & LEG_ENDED or client & LEG_NOTIFIED:
             conn.client.flags |= LEG_CLEAN   # nobody is misled: we announced our end, or the operator says so
@@ -308,14 +316,21 @@ cdef step_t go_quiet(conn_t *conn, worker_t *worker) noexcept nogil:
         conn.sys_errno = move_out_of_pipe(worker, &conn.upstream, &conn.client)
     if conn.sys_errno != 0:
         return end_now(conn, REASON_ERROR)
-    if conn.client.tls == NULL:
-        return STEP_WAIT
-    if conn.tls == NULL:
-        worker.tls_engine.release_buffers(conn.client.tls)
-    elif worker.tls_engine.go_idle(conn.client.tls):
+    shrink(worker, &conn.upstream)
+    shrink(worker, &conn.client)
+    if conn.client.flags & LEG_SHRUNK:
         tls_unref(conn.tls)
         conn.tls = NULL
     return STEP_WAIT
+
+
+cdef void shrink(worker_t *worker, leg_t *leg) noexcept nogil:
+    if leg.tls == NULL:
+        return
+    if leg.flags & LEG_SHRUNK:
+        worker.tls_engine.release_buffers(leg.tls)
+    elif worker.tls_engine.go_idle(leg.tls):
+        leg.flags |= LEG_SHRUNK
 
 
 # ---- aborts --------------------------------------------------------------------------------------
@@ -328,7 +343,7 @@ cdef step_t deliver_then_end(conn_t *conn, worker_t *worker) noexcept nogil:
     while bytes still wait here. What the peer acknowledges is progress: a slow reader may need long for
     what is in the kernel.
     """
-    cdef bint from_client = conn.reason != REASON_UPSTREAM_RESET
+    cdef bint from_client = conn.reason not in (REASON_UPSTREAM_RESET, REASON_UPSTREAM_TRUNCATED)
     cdef leg_t *source = &conn.client if from_client else &conn.upstream
     cdef leg_t *target = &conn.upstream if from_client else &conn.client
     cdef uint64_t limit_ns = DELIVERY_NS

@@ -2,6 +2,7 @@
 
     TLS -> plain     recv, decrypt every record in it, one send
     plain -> TLS     recv, encrypt into records, one send
+    TLS -> TLS       both
     plain -> plain   recv and send while it is little; in bulk, splice through a borrowed pipe
 
 The batch starts at 16 KiB and doubles while reads fill it, so a chat costs little cache and a transfer
@@ -19,7 +20,7 @@ move to a chunk, because pipes are few and a peer that stalls must not keep them
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from lbcore.parts.chunks cimport chunk_room, chunk_take
-from lbcore.parts.legs cimport leg_decrypt, leg_io, leg_put, leg_put_plain
+from lbcore.parts.legs cimport leg_decrypt, leg_io, leg_put_payload
 from lbcore.parts.pipes cimport pipe_give, pipe_take
 from lbcore.structs cimport (
     BATCH_MAX,
@@ -30,6 +31,7 @@ from lbcore.structs cimport (
     LEG_CLEAN,
     LEG_ENDED,
     LEG_READABLE,
+    RECORD_MAX,
     chunk_t,
     pipe_t,
 )
@@ -64,11 +66,14 @@ cdef uint32_t room_of(leg_t *source, leg_t *target) noexcept nogil:
     """How much this direction may hold: a full batch, within what the other one leaves it. That has a
     chunk of at most SCRATCH_BYTES, or a pipe whose bytes may go to one: three smallest batches are left."""
     cdef uint32_t left = CONN_BYTES_MAX
+    cdef uint32_t most = BATCH_MAX
     if source.out != NULL:
         left -= source.out.room
     elif target.pipe != NULL:
         left -= chunk_room(target.pipe.length)
-    return left if left < <uint32_t>BATCH_MAX else <uint32_t>BATCH_MAX
+    if source.tls != NULL and target.tls != NULL:
+        most -= RECORD_MAX               # the part of a record from before comes with it
+    return left if left < most else most
 
 
 cdef uint32_t allowed(conn_t *conn, leg_t *source, uint32_t room) noexcept nogil:
@@ -104,9 +109,7 @@ cdef int copy(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noex
         return decrypt(conn, worker, source, target, <size_t>got)
     source.bytes += <uint64_t>got
     source.lease -= got
-    if target.tls != NULL:
-        return leg_put_plain(worker, target, worker.scratch_in, <size_t>got)
-    return leg_put(worker, target, worker.scratch_in, <size_t>got)
+    return leg_put_payload(worker, target, worker.scratch_in, <size_t>got)
 
 
 cdef int broken(leg_t *leg) noexcept nogil:
@@ -138,7 +141,7 @@ cdef int decrypt(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target,
     source.lease -= <int64_t>used
     if used == 0:
         return 0
-    return leg_put(worker, target, worker.scratch_plain, used)
+    return leg_put_payload(worker, target, worker.scratch_plain, used)
 
 
 # ---- splice --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ only there.
 
 from libc.stdint cimport uint64_t
 
-from lbcore.codes cimport REASON_CONNECT_FAILED, REASON_NO_UPSTREAM, STEP_CLOSE, STEP_NEXT
+from lbcore.codes cimport REASON_NO_UPSTREAM, STEP_CLOSE, STEP_NEXT
 from lbcore.parts.balance cimport balance_hash, balance_pick, balance_pick_for, balance_turn, choice_t
 from lbcore.parts.cells cimport name_ref, name_unref, upstream_ref
 from lbcore.sys.linux cimport AF_INET, sockaddr_in
@@ -24,7 +24,7 @@ cdef step_t pick_step(conn_t *conn, worker_t *worker) noexcept nogil:
             conn.turn = balance_turn(conn.app)
         found = balance_pick(conn.app, conn.turn, conn.tried, conn.attempts, worker.now_ns, &choice)
     if not found:
-        conn.reason = REASON_CONNECT_FAILED if conn.attempts > 0 else REASON_NO_UPSTREAM
+        conn.reason = conn.dial_failure if conn.attempts > 0 else REASON_NO_UPSTREAM
         return STEP_CLOSE
     conn.picked = upstream_ref(choice.upstream)
     conn.probing = choice.probing

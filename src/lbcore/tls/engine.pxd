@@ -65,9 +65,9 @@ cdef struct tls_failure_t:
 
 cdef struct tls_material_t:
     # PEM, NUL-terminated, owned by the caller for the length of the call
-    const char *certificate
+    const char *certificate      # of ours; for the client side this and the key may be NULL
     const char *key
-    const char *client_ca
+    const char *ca               # server side: the one CA of clients; client side: those of the upstream
     const char **alpn            # names, NUL-terminated
     int alpn_count
 
@@ -88,6 +88,7 @@ cdef struct tls_engine_t:
 
     # NULL on failure, with one sentence in `problem`. Frees with config_free.
     void *(*config_new)(const tls_material_t *material, char *problem, size_t room) noexcept nogil
+    void *(*client_config_new)(const tls_material_t *material, char *problem, size_t room) noexcept nogil
     void (*config_free)(void *config) noexcept nogil
 
     tls_pool_t *(*pool_new)() noexcept nogil
@@ -95,6 +96,10 @@ cdef struct tls_engine_t:
 
     # A server connection on `config` that moves bytes through `io`. NULL when memory is out.
     void *(*connection_new)(tls_pool_t *pool, void *config, tls_io_t *io) noexcept nogil
+    # A client connection on a client config, to a server whose certificate must have this name: a host name,
+    # or an IP address (`is_address`); the name has to outlive the handshake. NULL when memory is out.
+    void *(*client_connection_new)(tls_pool_t *pool, void *config, tls_io_t *io, const char *name,
+                                   bint is_address) noexcept nogil
     # Ends it; the engine may wipe it and keep it for the next one.
     void (*connection_free)(tls_pool_t *pool, void *connection) noexcept nogil
 
@@ -113,7 +118,7 @@ cdef struct tls_engine_t:
     # What the last TLS_FAILED of this thread meant. Read it before the next call.
     void (*failure)(void *connection, tls_failure_t *out_failure) noexcept nogil
 
-    # The client's leaf after the handshake, or what it sent before it failed. False: none.
+    # Server side. The client's leaf after the handshake, or what it sent before it failed. False: none.
     bint (*peer)(void *connection, tls_peer_t *out_peer) noexcept nogil
     # REASON_NONE when the verified chain is leaf + the configured CA and the leaf is fit for a client.
     reason_t (*judge_peer)(void *connection, void *config) noexcept nogil

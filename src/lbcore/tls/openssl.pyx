@@ -159,6 +159,18 @@ cdef long on_control(BIO *bio, int command, long argument, void *pointer) noexce
 # ---- configs -------------------------------------------------------------------------------------
 
 cdef void *openssl_config_new(const tls_material_t *material, char *problem, size_t room) noexcept nogil:
+    return box_new(material, config_fill, problem, room)
+
+
+cdef void *openssl_client_config_new(const tls_material_t *material, char *problem,
+                                     size_t room) noexcept nogil:
+    return box_new(material, client_config_fill, problem, room)
+
+
+ctypedef const char *(*fill_t)(box_t *box, const tls_material_t *material) noexcept nogil
+
+
+cdef void *box_new(const tls_material_t *material, fill_t fill, char *problem, size_t room) noexcept nogil:
     cdef box_t *box = <box_t *>calloc(1, sizeof(box_t))
     cdef const char *step
     cdef const char *why
@@ -166,7 +178,7 @@ cdef void *openssl_config_new(const tls_material_t *material, char *problem, siz
         snprintf(problem, room, b"out of memory")
         return NULL
     ERR_clear_error()
-    step = config_fill(box, material)
+    step = fill(box, material)
     if step != NULL:
         why = ERR_reason_error_string(ERR_peek_error())
         if why == NULL:
@@ -180,34 +192,50 @@ cdef void *openssl_config_new(const tls_material_t *material, char *problem, siz
 
 cdef const char *config_fill(box_t *box, const tls_material_t *material) noexcept nogil:
     """NULL, or what could not be done."""
-    cdef const char *step
-    box.context = SSL_CTX_new(TLS_server_method())
-    if box.context == NULL:
-        return b"context"
-    if SSL_CTX_set_min_proto_version(box.context, TLS1_3_VERSION) != 1:
-        return b"TLS 1.3"
+    cdef const char *step = config_begin(box, TLS_server_method())
+    if step != NULL:
+        return step
     SSL_CTX_set_options(box.context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION
                         | SSL_OP_CIPHER_SERVER_PREFERENCE)
-    SSL_CTX_set_mode(box.context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE
-                     | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
-    SSL_CTX_set_session_cache_mode(box.context, SSL_SESS_CACHE_OFF)
     if SSL_CTX_set_num_tickets(box.context, 0) != 1:
         return b"tickets"
     SSL_CTX_set_max_early_data(box.context, 0)
     SSL_CTX_set_recv_max_early_data(box.context, 0)
+    SSL_CTX_set_max_cert_list(box.context, CERTIFICATES_MAX)
+    step = load_certificate(box.context, material)
+    if step == NULL:
+        step = load_client_ca(box.context, material.ca)
+    if step == NULL:
+        step = load_alpn(box, material)
+    return step
+
+
+cdef const char *client_config_fill(box_t *box, const tls_material_t *material) noexcept nogil:
+    cdef const char *step = config_begin(box, TLS_client_method())
+    if step == NULL and material.certificate != NULL:
+        step = load_certificate(box.context, material)
+    if step == NULL:
+        step = load_trusted(box.context, material.ca)
+    return step
+
+
+cdef const char *config_begin(box_t *box, const SSL_METHOD *method) noexcept nogil:
+    """What both sides have: the version, the suites, no sessions, buffers that go back."""
+    box.context = SSL_CTX_new(method)
+    if box.context == NULL:
+        return b"context"
+    if SSL_CTX_set_min_proto_version(box.context, TLS1_3_VERSION) != 1:
+        return b"TLS 1.3"
+    SSL_CTX_set_mode(box.context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE
+                     | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
+    SSL_CTX_set_session_cache_mode(box.context, SSL_SESS_CACHE_OFF)
     if SSL_CTX_set_ciphersuites(box.context, SUITES) != 1:
         return b"cipher suites"
     if SSL_CTX_set1_groups_list(box.context, GROUPS) != 1:
         ERR_clear_error()
         if SSL_CTX_set1_groups_list(box.context, GROUPS_PLAIN) != 1:
             return b"groups"
-    SSL_CTX_set_max_cert_list(box.context, CERTIFICATES_MAX)
-    step = load_certificate(box.context, material)
-    if step == NULL:
-        step = load_client_ca(box.context, material.client_ca)
-    if step == NULL:
-        step = load_alpn(box, material)
-    return step
+    return NULL
 
 
 cdef const char *load_certificate(SSL_CTX *context, const tls_material_t *material) noexcept nogil:
@@ -257,6 +285,27 @@ cdef const char *load_client_ca(SSL_CTX *context, const char *pem) noexcept nogi
     X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_PARTIAL_CHAIN)
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, on_verify)
     SSL_CTX_set_verify_depth(context, 1)
+    return problem
+
+
+cdef const char *load_trusted(SSL_CTX *context, const char *pem) noexcept nogil:
+    """Every certificate in it: whatever was named is trusted, be it a root or not."""
+    cdef BIO *text = BIO_new_mem_buf(pem, -1)
+    cdef X509_STORE *store = SSL_CTX_get_cert_store(context)
+    cdef X509 *ca = PEM_read_bio_X509(text, NULL, no_password, NULL)
+    cdef const char *problem = NULL
+    if ca == NULL:
+        problem = b"CA"
+    while ca != NULL:
+        if X509_STORE_add_cert(store, ca) != 1:
+            problem = b"CA"
+        X509_free(ca)
+        ca = PEM_read_bio_X509(text, NULL, no_password, NULL)
+    if problem == NULL:
+        ERR_clear_error()                # the end of the file
+    BIO_free(text)
+    X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_PARTIAL_CHAIN)
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL)
     return problem
 
 
@@ -349,12 +398,36 @@ cdef void openssl_pool_free(tls_pool_t *pool) noexcept nogil:
 
 
 cdef void *openssl_connection_new(tls_pool_t *pool, void *config, tls_io_t *io) noexcept nogil:
+    cdef link_t *link = link_new(<box_t *>config, io)
+    if link != NULL:
+        SSL_set_accept_state(link.ssl)
+    return link
+
+
+cdef void *openssl_client_new(tls_pool_t *pool, void *config, tls_io_t *io, const char *name,
+                              bint is_address) noexcept nogil:
+    cdef link_t *link = link_new(<box_t *>config, io)
+    cdef bint named
+    if link == NULL:
+        return NULL
+    SSL_set_connect_state(link.ssl)
+    if is_address:                       # the server is not told an address: RFC 6066, 3
+        named = X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(link.ssl), name) == 1
+    else:
+        named = SSL_set1_host(link.ssl, name) == 1 and SSL_set_tlsext_host_name(link.ssl, name) == 1
+    if not named:
+        openssl_connection_free(pool, link)
+        return NULL
+    return link
+
+
+cdef link_t *link_new(box_t *box, tls_io_t *io) noexcept nogil:
     cdef link_t *link = <link_t *>calloc(1, sizeof(link_t))
     cdef BIO *bio
     if link == NULL:
         return NULL
     link.io = io
-    link.ssl = SSL_new((<box_t *>config).context)
+    link.ssl = SSL_new(box.context)
     bio = BIO_new(bio_method)
     if link.ssl == NULL or bio == NULL:
         SSL_free(link.ssl)
@@ -365,7 +438,6 @@ cdef void *openssl_connection_new(tls_pool_t *pool, void *config, tls_io_t *io) 
     BIO_set_init(bio, 1)
     SSL_set_bio(link.ssl, bio, bio)
     SSL_set_app_data(link.ssl, link)
-    SSL_set_accept_state(link.ssl)
     return link
 
 
@@ -452,10 +524,12 @@ openssl_engine.name = b"openssl"
 openssl_engine.overhead_record = 22
 openssl_engine.overhead_call = 4096
 openssl_engine.config_new = openssl_config_new
+openssl_engine.client_config_new = openssl_client_config_new
 openssl_engine.config_free = openssl_config_free
 openssl_engine.pool_new = openssl_pool_new
 openssl_engine.pool_free = openssl_pool_free
 openssl_engine.connection_new = openssl_connection_new
+openssl_engine.client_connection_new = openssl_client_new
 openssl_engine.connection_free = openssl_connection_free
 openssl_engine.handshake = openssl_handshake
 openssl_engine.recv = openssl_recv

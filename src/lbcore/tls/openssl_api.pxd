@@ -83,6 +83,7 @@ cdef extern from "openssl/ssl.h" nogil:
         ERR_LIB_SSL
 
     const SSL_METHOD *TLS_server_method()
+    const SSL_METHOD *TLS_client_method()
     SSL_CTX *SSL_CTX_new(const SSL_METHOD *method)
     void SSL_CTX_free(SSL_CTX *context)
     int SSL_CTX_set_min_proto_version(SSL_CTX *context, int version)
@@ -99,6 +100,11 @@ cdef extern from "openssl/ssl.h" nogil:
     void SSL_CTX_set_verify_depth(SSL_CTX *context, int depth)
     X509_VERIFY_PARAM *SSL_CTX_get0_param(SSL_CTX *context)
     int X509_VERIFY_PARAM_set_flags(X509_VERIFY_PARAM *parameters, unsigned long flags)
+    int X509_VERIFY_PARAM_set1_ip_asc(X509_VERIFY_PARAM *parameters, const char *address)
+    X509_VERIFY_PARAM *SSL_get0_param(SSL *connection)
+    int SSL_set1_host(SSL *connection, const char *name)
+    long SSL_set_tlsext_host_name(SSL *connection, const char *name)
+    void SSL_set_connect_state(SSL *connection)
     X509_STORE *SSL_CTX_get_cert_store(SSL_CTX *context)
     int X509_STORE_add_cert(X509_STORE *store, X509 *certificate)
     int SSL_CTX_add_client_CA(SSL_CTX *context, X509 *certificate)

@@ -65,7 +65,9 @@ from lbcore.tls.s2n_api cimport (
 
 cdef enum:
     MODE_SERVER = 0
+    MODE_CLIENT = 1
     CERT_AUTH_REQUIRED = 1
+    CERT_AUTH_OPTIONAL = 2
     SELF_SERVICE_BLINDING = 1
     CHAIN_DEPTH = 3
     CHAIN_WANTED = 2             # leaf and CA
@@ -79,9 +81,16 @@ cdef struct box_t:               # what `config` is to the caller
     s2n_config *config
     s2n_cert_chain_and_key *chain
 
-cdef struct pool_t:              # wiped connections, ready for the next client
+cdef struct wiped_t:             # connections of one mode, ready for the next peer
     s2n_connection *connections[64]
     int count
+
+cdef struct pool_t:
+    wiped_t servers
+    wiped_t clients
+
+# What marks a connection as a client's: a wiped one keeps its mode, and nobody can ask it for that.
+cdef const char *CLIENT = b"client"
 
 cdef s2n_api_t api
 # What an idle connection points at instead of its own config: no certificate, no trust store.
@@ -165,12 +174,23 @@ cdef int on_send(void *context, const uint8_t *buffer, uint32_t length) noexcept
 # ---- configs -------------------------------------------------------------------------------------
 
 cdef void *s2n_config_box_new(const tls_material_t *material, char *problem, size_t room) noexcept nogil:
+    return box_new(material, config_fill, problem, room)
+
+
+cdef void *s2n_client_box_new(const tls_material_t *material, char *problem, size_t room) noexcept nogil:
+    return box_new(material, client_config_fill, problem, room)
+
+
+ctypedef const char *(*fill_t)(box_t *box, const tls_material_t *material) noexcept nogil
+
+
+cdef void *box_new(const tls_material_t *material, fill_t fill, char *problem, size_t room) noexcept nogil:
     cdef box_t *box = <box_t *>calloc(1, sizeof(box_t))
     cdef const char *step
     if box == NULL:
         snprintf(problem, room, b"out of memory")
         return NULL
-    step = config_fill(box, material)
+    step = fill(box, material)
     if step != NULL:
         snprintf(problem, room, b"%s: %s (%s)", step,
                  api.s2n_strerror(api.s2n_errno_location()[0], b"EN"), error_name())
@@ -182,24 +202,11 @@ cdef void *s2n_config_box_new(const tls_material_t *material, char *problem, siz
 cdef const char *config_fill(box_t *box, const tls_material_t *material) noexcept nogil:
     """NULL, or what could not be done."""
     cdef int i
-    box.config = api.s2n_config_new_minimal()
-    if box.config == NULL:
-        return b"config"
-    if api.s2n_config_set_cipher_preferences(box.config, SECURITY_POLICY) != 0:
-        return b"security policy"
-    if api.s2n_config_set_max_blinding_delay(box.config, 0) != 0:
-        return b"blinding"
-    box.chain = api.s2n_cert_chain_and_key_new()
-    if box.chain == NULL:
-        return b"certificate"
-    if api.s2n_cert_chain_and_key_load_pem(box.chain, material.certificate, material.key) != 0:
-        return b"certificate or key"
-    if api.s2n_config_add_cert_chain_and_key_to_store(box.config, box.chain) != 0:
-        return b"certificate"
-    if api.s2n_config_wipe_trust_store(box.config) != 0:
-        return b"trust store"
-    if api.s2n_config_add_pem_to_trust_store(box.config, material.client_ca) != 0:
-        return b"client CA"
+    cdef const char *step = config_begin(box, material)
+    if step == NULL:
+        step = load_certificate(box, material)
+    if step != NULL:
+        return step
     if api.s2n_config_set_client_auth_type(box.config, CERT_AUTH_REQUIRED) != 0:
         return b"client authentication"
     if api.s2n_config_set_max_cert_chain_depth(box.config, CHAIN_DEPTH) != 0:
@@ -211,6 +218,45 @@ cdef const char *config_fill(box_t *box, const tls_material_t *material) noexcep
             box.config, <const uint8_t *>material.alpn[i], <uint8_t>strlen(material.alpn[i])
         ) != 0:
             return b"ALPN"
+    return NULL
+
+
+cdef const char *client_config_fill(box_t *box, const tls_material_t *material) noexcept nogil:
+    cdef const char *step = config_begin(box, material)
+    if step == NULL and material.certificate != NULL:
+        step = load_certificate(box, material)
+    if step != NULL:
+        return step
+    # Shown to a server that asks for it; s2n wants one asked for, where it is required here.
+    if api.s2n_config_set_client_auth_type(box.config, CERT_AUTH_OPTIONAL) != 0:
+        return b"client authentication"
+    return NULL
+
+
+cdef const char *config_begin(box_t *box, const tls_material_t *material) noexcept nogil:
+    """What both sides have: the policy, no blinding, whom to trust."""
+    box.config = api.s2n_config_new_minimal()
+    if box.config == NULL:
+        return b"config"
+    if api.s2n_config_set_cipher_preferences(box.config, SECURITY_POLICY) != 0:
+        return b"security policy"
+    if api.s2n_config_set_max_blinding_delay(box.config, 0) != 0:
+        return b"blinding"
+    if api.s2n_config_wipe_trust_store(box.config) != 0:
+        return b"trust store"
+    if api.s2n_config_add_pem_to_trust_store(box.config, material.ca) != 0:
+        return b"CA"
+    return NULL
+
+
+cdef const char *load_certificate(box_t *box, const tls_material_t *material) noexcept nogil:
+    box.chain = api.s2n_cert_chain_and_key_new()
+    if box.chain == NULL:
+        return b"certificate"
+    if api.s2n_cert_chain_and_key_load_pem(box.chain, material.certificate, material.key) != 0:
+        return b"certificate or key"
+    if api.s2n_config_add_cert_chain_and_key_to_store(box.config, box.chain) != 0:
+        return b"certificate"
     return NULL
 
 
@@ -232,13 +278,16 @@ cdef tls_pool_t *s2n_pool_new() noexcept nogil:
 
 
 cdef void s2n_pool_free(tls_pool_t *pool) noexcept nogil:
-    cdef pool_t *wiped = <pool_t *>pool
-    if wiped == NULL:
-        return
+    if pool != NULL:
+        wiped_free(&(<pool_t *>pool).servers)
+        wiped_free(&(<pool_t *>pool).clients)
+        free(pool)
+
+
+cdef void wiped_free(wiped_t *wiped) noexcept nogil:
     while wiped.count > 0:
         wiped.count -= 1
         api.s2n_connection_free(wiped.connections[wiped.count])
-    free(wiped)
 
 
 cdef bint prepare(s2n_connection *connection, box_t *box, tls_io_t *io) noexcept nogil:
@@ -246,7 +295,6 @@ cdef bint prepare(s2n_connection *connection, box_t *box, tls_io_t *io) noexcept
     return (
         api.s2n_connection_set_config(connection, box.config) == 0
         and api.s2n_connection_set_blinding(connection, SELF_SERVICE_BLINDING) == 0
-        and api.s2n_connection_set_verify_host_callback(connection, NULL, NULL) == 0
         and api.s2n_connection_set_recv_cb(connection, on_recv) == 0
         and api.s2n_connection_set_send_cb(connection, on_send) == 0
         and api.s2n_connection_set_recv_ctx(connection, io) == 0
@@ -255,31 +303,65 @@ cdef bint prepare(s2n_connection *connection, box_t *box, tls_io_t *io) noexcept
     )
 
 
+cdef bint prepare_server(s2n_connection *connection) noexcept nogil:
+    return api.s2n_connection_set_verify_host_callback(connection, NULL, NULL) == 0
+
+
+cdef bint prepare_client(s2n_connection *connection, const char *name, bint is_address) noexcept nogil:
+    """By default s2n compares the names in the certificate, wildcards too, with the server name, which the
+    server is told as well (SNI). An address is not told (RFC 6066, 3): then it is ours to compare."""
+    if api.s2n_connection_set_ctx(connection, <void *>CLIENT) != 0:
+        return False
+    if is_address:
+        return api.s2n_connection_set_verify_host_callback(
+            connection, <void *>on_address, <void *>name) == 0
+    return api.s2n_set_server_name(connection, name) == 0
+
+
+cdef uint8_t on_address(const char *found, size_t length, void *wanted) noexcept nogil:
+    """For each name of the certificate; s2n writes addresses as inet_ntop does, and so do we."""
+    return strlen(<const char *>wanted) == length and memcmp(found, wanted, length) == 0
+
+
+cdef s2n_connection *take(wiped_t *wiped, int mode) noexcept nogil:
+    if wiped.count == 0:
+        return api.s2n_connection_new(mode)
+    wiped.count -= 1
+    return wiped.connections[wiped.count]
+
+
 cdef void *s2n_connection_make(tls_pool_t *pool, void *config, tls_io_t *io) noexcept nogil:
-    cdef pool_t *wiped = <pool_t *>pool
-    cdef s2n_connection *connection
-    if wiped.count > 0:
-        wiped.count -= 1
-        connection = wiped.connections[wiped.count]
-    else:
-        connection = api.s2n_connection_new(MODE_SERVER)
+    cdef s2n_connection *connection = take(&(<pool_t *>pool).servers, MODE_SERVER)
     if connection == NULL:
         return NULL
-    if not prepare(connection, <box_t *>config, io):
+    if not prepare(connection, <box_t *>config, io) or not prepare_server(connection):
+        api.s2n_connection_free(connection)
+        return NULL
+    return connection
+
+
+cdef void *s2n_client_make(tls_pool_t *pool, void *config, tls_io_t *io, const char *name,
+                           bint is_address) noexcept nogil:
+    cdef s2n_connection *connection = take(&(<pool_t *>pool).clients, MODE_CLIENT)
+    if connection == NULL:
+        return NULL
+    if not prepare(connection, <box_t *>config, io) or not prepare_client(connection, name, is_address):
         api.s2n_connection_free(connection)
         return NULL
     return connection
 
 
 cdef void s2n_connection_end(tls_pool_t *pool, void *connection) noexcept nogil:
-    cdef pool_t *wiped = <pool_t *>pool
-    if wiped.count < POOL_MAX and api.s2n_connection_wipe(<s2n_connection *>connection) == 0:
+    cdef s2n_connection *self = <s2n_connection *>connection
+    cdef pool_t *both = <pool_t *>pool
+    cdef wiped_t *wiped = &both.clients if api.s2n_connection_get_ctx(self) == <void *>CLIENT else &both.servers
+    if wiped.count < POOL_MAX and api.s2n_connection_wipe(self) == 0:
         # Off the config, which may be freed while this one waits in the pool.
-        if api.s2n_connection_set_config(<s2n_connection *>connection, idle_config) == 0:
-            wiped.connections[wiped.count] = <s2n_connection *>connection
+        if api.s2n_connection_set_config(self, idle_config) == 0:
+            wiped.connections[wiped.count] = self
             wiped.count += 1
             return
-    api.s2n_connection_free(<s2n_connection *>connection)
+    api.s2n_connection_free(self)
 
 
 cdef tls_result_t s2n_handshake(void *connection, tls_io_t *io, tls_failure_t *out_failure) noexcept nogil:
@@ -474,10 +556,12 @@ s2n_engine.name = b"s2n"
 s2n_engine.overhead_record = 22
 s2n_engine.overhead_call = 4096
 s2n_engine.config_new = s2n_config_box_new
+s2n_engine.client_config_new = s2n_client_box_new
 s2n_engine.config_free = s2n_config_box_free
 s2n_engine.pool_new = s2n_pool_new
 s2n_engine.pool_free = s2n_pool_free
 s2n_engine.connection_new = s2n_connection_make
+s2n_engine.client_connection_new = s2n_client_make
 s2n_engine.connection_free = s2n_connection_end
 s2n_engine.handshake = s2n_handshake
 s2n_engine.recv = s2n_receive

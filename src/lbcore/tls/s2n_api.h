@@ -51,6 +51,9 @@ typedef int s2n_send_fn(void *io_context, const uint8_t *buffer, uint32_t length
     X(int, s2n_connection_set_blinding, (struct s2n_connection *connection, int blinding))             \
     X(int, s2n_connection_set_verify_host_callback,                                                    \
       (struct s2n_connection *connection, void *callback, void *data))                                 \
+    X(int, s2n_set_server_name, (struct s2n_connection *connection, const char *name))                 \
+    X(int, s2n_connection_set_ctx, (struct s2n_connection *connection, void *context))                 \
+    X(void *, s2n_connection_get_ctx, (struct s2n_connection *connection))                             \
     X(int, s2n_connection_set_recv_cb, (struct s2n_connection *connection, s2n_recv_fn *callback))     \
     X(int, s2n_connection_set_send_cb, (struct s2n_connection *connection, s2n_send_fn *callback))     \
     X(int, s2n_connection_set_recv_ctx, (struct s2n_connection *connection, void *context))            \

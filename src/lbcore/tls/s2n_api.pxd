@@ -53,6 +53,9 @@ cdef extern from "s2n_api.h" nogil:
         int (*s2n_connection_set_blinding)(s2n_connection *connection, int blinding) noexcept nogil
         int (*s2n_connection_set_verify_host_callback)(
             s2n_connection *connection, void *callback, void *data) noexcept nogil
+        int (*s2n_set_server_name)(s2n_connection *connection, const char *name) noexcept nogil
+        int (*s2n_connection_set_ctx)(s2n_connection *connection, void *context) noexcept nogil
+        void *(*s2n_connection_get_ctx)(s2n_connection *connection) noexcept nogil
         int (*s2n_connection_set_recv_cb)(
             s2n_connection *connection, s2n_recv_fn *callback) noexcept nogil
         int (*s2n_connection_set_send_cb)(
