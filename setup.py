@@ -19,7 +19,7 @@ MODULES = [
     "lbcore.codes",
     *(f"lbcore.parts.{name}" for name in (
         "opening", "cells", "rings", "slab", "timers", "poller", "chunks", "pipes", "bandwidth", "scopes",
-        "limiter", "health", "balance", "der", "revoked", "policy", "verdicts", "sockets", "legs", "early", "strangers",
+        "limiter", "health", "balance", "der", "proxy", "revoked", "policy", "verdicts", "sockets", "legs", "early", "strangers",
         "headroom", "parking", "waiting", "succession", "pacing", "submissions", "orders",
     )),
     "lbcore.tls_engines",

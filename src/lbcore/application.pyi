@@ -74,6 +74,7 @@ class Application:
         max_ejected: float = 0.5,
         slow_start: float | None = None,
         affinity: Literal["client"] | None = None,
+        proxy_protocol: Literal["v1", "v2", "v2+tls"] | None = None,
     ) -> None: ...
     @property
     def name(self) -> str: ...

@@ -34,7 +34,14 @@ from lbcore.parts.health cimport (
     health_passed,
     health_set,
 )
-from lbcore.structs cimport DIAL_ATTEMPTS_MAX, pool_t
+from lbcore.structs cimport (
+    DIAL_ATTEMPTS_MAX,
+    PROXY_NONE,
+    PROXY_V1,
+    PROXY_V2,
+    PROXY_V2_TLS,
+    pool_t,
+)
 from lbcore.sys.atomics cimport counter_next, counter_read, counter_t, gauge_read, word_read, word_write
 from lbcore.sys.linux cimport memcpy, monotonic_ns
 from lbcore.tls.engine cimport tls_engine_t
@@ -43,6 +50,7 @@ from lbcore.to_core cimport make_client_tls
 cdef counter_t next_id           # of applications and upstreams, never reused
 WEIGHT_MAX = 65535
 UPSTREAMS_MAX = 65535
+PROXY_PROTOCOLS = {"v1": PROXY_V1, "v2": PROXY_V2, "v2+tls": PROXY_V2_TLS}
 
 
 def check_seconds(name, value, least=0.001, most=10.0 * 365 * 86400):
@@ -295,6 +303,8 @@ cdef class Application:
         max_ejected: the share of the upstreams that may be out at once after failures, 0 to 1.
         slow_start: seconds until an upstream that came back, or was added, has its whole weight; None: at
             once.
+        proxy_protocol: what upstreams are told of the client before its first byte (the PROXY protocol):
+            ``"v1"``, ``"v2"``: its address; ``"v2+tls"``: who it is as well; None: nothing.
         affinity: ``"client"``: a client comes to the same upstream again, as long as that may be picked;
             None: least connections.
 
@@ -325,6 +335,7 @@ cdef class Application:
         max_ejected=0.5,
         slow_start=None,
         affinity=None,
+        proxy_protocol=None,
     ):
         cdef RateLimitManager scope
         cdef bytes encoded = name.encode()
@@ -352,6 +363,9 @@ cdef class Application:
             raise ValueError(f"max_ejected: 0 to 1, not {max_ejected!r}")
         if affinity is not None and affinity != "client":
             raise ValueError(f"affinity: 'client' or None, not {affinity!r}")
+        if proxy_protocol is not None and proxy_protocol not in PROXY_PROTOCOLS:
+            raise ValueError(
+                f"proxy_protocol: one of {', '.join(PROXY_PROTOCOLS)}, or None, not {proxy_protocol!r}")
         self.cell = app_new()
         if self.cell == NULL:
             raise MemoryError
@@ -375,6 +389,7 @@ cdef class Application:
         self.cell.quarantine_ns = check_seconds("passive_eject", passive_eject)
         self.cell.slow_start_ns = 0 if slow_start is None else check_seconds("slow_start", slow_start)
         self.cell.by_client = affinity is not None
+        self.cell.proxy = PROXY_PROTOCOLS[proxy_protocol] if proxy_protocol is not None else PROXY_NONE
         self.limits = limits
         self.engine = engine
         scope = limits

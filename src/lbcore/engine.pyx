@@ -18,6 +18,7 @@ import weakref
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
+from libc.string cimport strcpy
 
 from lbcore.addresses import bound_address, bound_socket, start_listening
 from lbcore.application import check_count, check_seconds
@@ -265,6 +266,7 @@ cdef class Engine:
         self.applications = {}
         self.app_names = {}
         boot = f"{time.time_ns() // 1000000:x}{secrets.randbits(16):04x}"
+        strcpy(self.node.boot, <bytes>boot.encode())
         self.policy = PolicyService()
         self.records = RecordService(on_records, boot, self.app_names)
         self.submissions = SubmissionService(self.policy, self.records)

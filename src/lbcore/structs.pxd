@@ -65,6 +65,13 @@ cdef struct succession_t:        # who is replaced first: open connections of a 
     conn_t *tails[64]
 
 
+cdef enum proxy_t:               # the PROXY header an upstream gets
+    PROXY_NONE = 0
+    PROXY_V1
+    PROXY_V2                     # addresses and the connection's id
+    PROXY_V2_TLS                 # and who the client is
+
+
 cdef enum direction_t:
     DIRECTION_IN = 0             # from the client to the upstream
     DIRECTION_OUT = 1
@@ -172,6 +179,7 @@ cdef struct app_t:               # counters: any thread; the rest: set when made
     uint32_t keepalive_s
     bint truncated_is_eof
     bint by_client               # a client keeps its upstream
+    proxy_t proxy                # what an upstream is told first
 
 
 cdef struct revoked_t:           # what the CA's revocation lists say; frozen, one block of memory
@@ -527,6 +535,7 @@ cdef struct slab_t:
 
 cdef struct node_t:              # what all workers share; the engine's
     uint32_t number              # of this engine in the process, from 1
+    char boot[32]                # the first part of every connection's id; NUL-terminated
     gauge_t open                 # connections of known clients, and plaintext ones; lingering included
     gauge_t unauthenticated      # not through the handshake yet
     word_t pipes                 # splice pipes that exist

@@ -106,6 +106,7 @@ def tls_upstream(
     identity: Identity | None = None,
     wants_certificate: bool = False,
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    before: Callable[[Session], None] | None = None,
 ) -> Upstream:
     """A server that shakes hands and runs the script.
 
@@ -115,6 +116,7 @@ def tls_upstream(
         identity: what it presents; `pki.server` by default, which is for localhost and 127.0.0.1.
         wants_certificate: the balancer has to show one.
         newest: the highest version it speaks.
+        before: runs on the connection before the handshake.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.maximum_version = newest
@@ -125,6 +127,8 @@ def tls_upstream(
         context.verify_mode = ssl.CERT_REQUIRED
 
     def run(session: Session) -> None:
+        if before is not None:
+            before(session)
         tls = TlsSession(session, context)
         with contextlib.suppress(ssl.SSLError):  # the balancer has refused it, and its record says so
             tls.handshake()

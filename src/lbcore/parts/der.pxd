@@ -12,3 +12,7 @@ cdef reason_t der_serial(const uint8_t *der, size_t length, uint8_t *out_serial,
 # REASON_NONE when a client may authenticate with this leaf: extended key usage clientAuth is there, and
 # an RSA key has at least 2 048 bits.
 cdef reason_t der_fit_for_client(const uint8_t *der, size_t length) noexcept nogil
+# The last common name of the subject, as it is in the certificate: any bytes that its owner could talk the CA
+# into. False: none that is ASCII or UTF-8, or not a certificate. Points into `der`.
+cdef bint der_common_name(const uint8_t *der, size_t length, const uint8_t **out_name,
+                          size_t *out_length) noexcept nogil

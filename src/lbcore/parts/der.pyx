@@ -24,11 +24,17 @@ cdef enum:
     TAG_BIT_STRING = 0x03
     TAG_OCTET_STRING = 0x04
     TAG_OID = 0x06
+    TAG_UTF8 = 0x0c
+    TAG_PRINTABLE = 0x13
+    TAG_IA5 = 0x16
     TAG_SEQUENCE = 0x30
+    TAG_SET = 0x31
     TAG_VERSION = 0xa0           # [0] EXPLICIT, in TBSCertificate
     TAG_EXTENSIONS = 0xa3        # [3] EXPLICIT, in TBSCertificate
     RSA_OCTETS_MIN = 256         # with the first bit set: 2 048 bits
 
+# 2.5.4.3, id-at-commonName
+cdef const char *OID_COMMON_NAME = b"\x55\x04\x03"
 # 2.5.29.37, id-ce-extKeyUsage
 cdef const char *OID_EXT_KEY_USAGE = b"\x55\x1D\x25"
 # 1.3.6.1.5.5.7.3.2, id-kp-clientAuth
@@ -116,6 +122,33 @@ cdef reason_t der_serial(const uint8_t *der, size_t length, uint8_t *out_serial,
     memcpy(out_serial, at, left)
     out_length[0] = <uint8_t>left
     return REASON_NONE
+
+
+cdef bint der_common_name(const uint8_t *der, size_t length, const uint8_t **out_name,
+                          size_t *out_length) noexcept nogil:
+    cdef span_t fields
+    cdef item_t item
+    cdef item_t attribute
+    cdef item_t oid
+    cdef item_t value
+    cdef int _i
+    cdef bint found = False
+    if not enter_certificate(der, length, &fields):
+        return False
+    for _i in range(5):                      # serialNumber, signature, issuer, validity, subject
+        if not item_next(&fields, &item):
+            return False
+    fields = item.body                       # of the subject: a sequence of sets of attributes
+    while item_expect(&fields, TAG_SET, &item):
+        while item_expect(&item.body, TAG_SEQUENCE, &attribute):
+            if not item_expect(&attribute.body, TAG_OID, &oid) or not item_next(&attribute.body, &value):
+                return False
+            if oid.body.left == 3 and memcmp(oid.body.at, OID_COMMON_NAME, 3) == 0:
+                if value.tag in (TAG_UTF8, TAG_PRINTABLE, TAG_IA5):
+                    out_name[0] = value.body.at
+                    out_length[0] = value.body.left
+                    found = True
+    return found
 
 
 cdef reason_t der_fit_for_client(const uint8_t *der, size_t length) noexcept nogil:

@@ -22,9 +22,18 @@ from lbcore.parts.headroom cimport headroom_ran_out
 from lbcore.parts.health cimport health_dialled, health_failed
 from lbcore.parts.legs cimport leg_decrypt, leg_flush, leg_io, leg_put, leg_put_payload
 from lbcore.parts.poller cimport poller_want
+from lbcore.parts.proxy cimport proxy_write
 from lbcore.parts.sockets cimport socket_error, socket_tune
 from lbcore.parts.timers cimport timer_arm, timer_disarm
-from lbcore.structs cimport BATCH_MIN, LEG_HUNG_UP, LEG_READABLE, LEG_WRITABLE, leg_t, upstream_t
+from lbcore.structs cimport (
+    BATCH_MIN,
+    LEG_HUNG_UP,
+    LEG_READABLE,
+    LEG_WRITABLE,
+    PROXY_NONE,
+    leg_t,
+    upstream_t,
+)
 from lbcore.sys.linux cimport (
     AF_UNIX,
     EADDRNOTAVAIL,
@@ -121,6 +130,8 @@ cdef step_t failed(conn_t *conn, worker_t *worker, reason_t reason, int problem)
 cdef step_t connected(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.sys_errno = 0
     conn.upstream.flags &= ~<uint32_t>(LEG_READABLE | LEG_HUNG_UP)
+    if conn.app.proxy != PROXY_NONE and not introduce(conn, worker):
+        return failed(conn, worker, REASON_CONNECT_FAILED, errno)
     if conn.picked.tls == NULL:
         return ready(conn, worker)
     conn.upstream.tls = worker.tls_engine.client_connection_new(
@@ -131,6 +142,12 @@ cdef step_t connected(conn_t *conn, worker_t *worker) noexcept nogil:
     early_watch(conn, worker)
     timer_arm(&worker.wheel, conn, conn.dialled_ns + conn.app.connect_timeout_ns)
     return negotiate(conn, worker, 0)
+
+
+cdef bint introduce(conn_t *conn, worker_t *worker) noexcept nogil:
+    """The PROXY header is the first thing an upstream gets, in front of TLS as well."""
+    cdef size_t length = proxy_write(conn, worker, worker.scratch_plain)
+    return length > 0 and leg_put(worker, &conn.upstream, worker.scratch_plain, length) == 0
 
 
 cdef step_t ready(conn_t *conn, worker_t *worker) noexcept nogil:
