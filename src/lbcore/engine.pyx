@@ -383,8 +383,12 @@ cdef class Engine:
         self.finished = self._sockets() == 0
 
     cdef int64_t _sockets(self) noexcept:
-        """Of clients, those that still shake hands included."""
-        return gauge_read(&self.node.open) + gauge_read(&self.node.unauthenticated)
+        """Of clients: those on their way to a worker, that shake hands, and that linger, too."""
+        cdef int64_t count = 0
+        cdef uint32_t i
+        for i in range(self.node.worker_count):
+            count += gauge_read(&self.node.workers[i].load)
+        return count
 
     cdef _end_workers(self):
         cdef int i

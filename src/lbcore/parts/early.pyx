@@ -13,7 +13,7 @@ from lbcore.parts.chunks cimport chunk_append
 from lbcore.parts.legs cimport leg_decrypt, leg_io
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error
-from lbcore.structs cimport HELD_MAX, LEG_CLEAN, LEG_ENDED, LEG_HUNG_UP, LEG_READABLE
+from lbcore.structs cimport HELD_MAX, LEG_CLEAN, LEG_ENDED, LEG_GARBLED, LEG_HUNG_UP, LEG_READABLE
 from lbcore.sys.linux cimport EAGAIN, EINTR, EPOLLIN, EPOLLRDHUP, errno, recv
 
 
@@ -35,7 +35,7 @@ cdef step_t early_keep(conn_t *conn, worker_t *worker) noexcept nogil:
     if conn.sys_errno != 0:
         conn.reason = REASON_ERROR
         return STEP_CLOSE
-    if conn.tls_error != NULL:
+    if conn.client.flags & LEG_GARBLED:
         return gone(conn, 0)
     return hold(conn, worker, worker.scratch_plain, used)
 

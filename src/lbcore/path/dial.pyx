@@ -16,7 +16,7 @@ from lbcore.codes cimport (
 )
 from lbcore.parts.balance cimport balance_dialled, balance_failed
 from lbcore.parts.early cimport early_watch
-from lbcore.parts.headroom cimport headroom_ran_out
+from lbcore.parts.headroom cimport headroom_is_lacking, headroom_ran_out
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error, socket_tune
 from lbcore.parts.timers cimport timer_arm, timer_disarm
@@ -24,10 +24,6 @@ from lbcore.structs cimport LEG_HUNG_UP, LEG_READABLE, LEG_WRITABLE
 from lbcore.sys.linux cimport (
     EADDRNOTAVAIL,
     EINPROGRESS,
-    EMFILE,
-    ENFILE,
-    ENOBUFS,
-    ENOMEM,
     EPERM,
     EPOLLOUT,
     ETIMEDOUT,
@@ -69,7 +65,7 @@ cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
     if connect(conn.upstream.fd, <const sockaddr *>&conn.picked.address, conn.picked.address_length) == 0:
         return connected(conn, worker)
     problem = errno
-    if problem in (EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM):
+    if problem in (EADDRNOTAVAIL, EPERM) or headroom_is_lacking(problem):
         return ours(conn, worker, problem)
     if problem != EINPROGRESS:
         return failed(conn, worker, problem)
@@ -82,7 +78,7 @@ cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
 
 
 cdef step_t ours(conn_t *conn, worker_t *worker, int problem) noexcept nogil:
-    if problem in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+    if headroom_is_lacking(problem):
         headroom_ran_out(worker)         # or we would go on shaking hands with clients we cannot serve
     conn.sys_errno = problem
     conn.reason = REASON_CONNECT_FAILED

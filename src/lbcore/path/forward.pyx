@@ -44,6 +44,7 @@ from lbcore.structs cimport (
     LEG_CLEAN,
     LEG_ENDED,
     LEG_FINISHED,
+    LEG_GARBLED,
     LEG_HUNG_UP,
     LEG_NOTIFIED,
     LEG_READABLE,
@@ -177,7 +178,7 @@ cdef void judge_ends(conn_t *conn, worker_t *worker) noexcept nogil:
     if upstream & LEG_ENDED and not upstream & LEG_CLEAN or upstream & LEG_BROKEN and upstream & LEG_ENDED:
         conn.reason = REASON_UPSTREAM_RESET
     elif client & LEG_ENDED and not client & LEG_CLEAN:
-        if conn.tls_error != NULL:
+        if client & LEG_GARBLED:
             conn.reason = REASON_CLIENT_RESET
         elif conn.app.truncated_is_eof or upstream & LEG_ENDED or client & LEG_NOTIFIED:
             conn.client.flags |= LEG_CLEAN   # nobody is misled: we announced our end, or the operator says so
@@ -185,6 +186,7 @@ cdef void judge_ends(conn_t *conn, worker_t *worker) noexcept nogil:
             conn.reason = REASON_CLIENT_TRUNCATED
     if conn.reason != REASON_NONE:
         conn.active_ns = worker.now_ns
+        conn.ends_ns = earlier(worker.now_ns + conn.app.half_close_timeout_ns, conn.ends_ns)
 
 
 cdef void pass_on_end(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
@@ -305,8 +307,8 @@ cdef step_t go_quiet(conn_t *conn, worker_t *worker) noexcept nogil:
         conn.sys_errno = move_out_of_pipe(worker, &conn.upstream, &conn.client)
     if conn.sys_errno != 0:
         return end_now(conn, REASON_ERROR)
-    if conn.client.tls == NULL:
-        return STEP_WAIT
+    if conn.client.tls == NULL or conn.client.barren > 0:
+        return STEP_WAIT                 # s2n would lose a key update of which the first bytes are here
     if conn.tls == NULL:
         worker.tls_engine.release_buffers(conn.client.tls)
     elif worker.tls_engine.go_idle(conn.client.tls):
@@ -323,7 +325,7 @@ cdef step_t deliver_then_end(conn_t *conn, worker_t *worker) noexcept nogil:
     A reset destroys what the kernel has not sent, so it waits until the peer has acknowledged
     everything, for a second after the last progress, or as long as a half-closed connection may stall
     while bytes still wait here. What the peer acknowledges is progress: a slow reader may need long for
-    what is in the kernel.
+    what is in the kernel. All of it has an end in `ends_ns`, or whoever takes a byte now and then would stay.
     """
     cdef bint from_client = conn.reason != REASON_UPSTREAM_RESET
     cdef leg_t *source = &conn.client if from_client else &conn.upstream
@@ -346,8 +348,8 @@ cdef step_t deliver_then_end(conn_t *conn, worker_t *worker) noexcept nogil:
         target.owed = owed
     elif conn.app.half_close_timeout_ns > limit_ns:
         limit_ns = conn.app.half_close_timeout_ns
-    if conn.active_ns + limit_ns <= worker.now_ns or conn.ends_ns != 0 and conn.ends_ns <= worker.now_ns:
-        return STEP_CLOSE                # a peer that trickles does not outlive its lifetime
+    if conn.active_ns + limit_ns <= worker.now_ns or conn.ends_ns <= worker.now_ns:
+        return STEP_CLOSE
     leg_drop(worker, source)
     poller_want(worker.epoll_fd, conn, source, 0)
     poller_want(worker.epoll_fd, conn, target, EPOLLOUT if move_pending(source, target) else 0)
