@@ -50,6 +50,12 @@ def alert_of(lb: Balancer, identity: Identity | None, *, early: bytes = b"") -> 
     [
         (lambda pki: None, "TLSV13_ALERT_CERTIFICATE_REQUIRED", "no_certificate"),
         (lambda pki: pki.rogue.issue("eve"), "TLSV1_ALERT_UNKNOWN_CA", "unknown_ca"),
+        (lambda pki: pki.self_signed("alice", pki.alice.serial), "TLSV1_ALERT_UNKNOWN_CA", "unknown_ca"),
+        (
+            lambda pki: pki.ca.issue("early", starts=DAY, ends=2 * DAY),
+            "SSLV3_ALERT_BAD_CERTIFICATE",
+            "not_yet_valid",
+        ),
         (
             lambda pki: pki.ca.issue("late", starts=-3 * DAY, ends=-DAY),
             "SSLV3_ALERT_CERTIFICATE_EXPIRED",
