@@ -20,7 +20,7 @@ class Room(NamedTuple):
 
     Attributes:
         connections: at once, two descriptors each.
-        strangers: sockets that have not authenticated, besides, one descriptor each.
+        strangers: TLS sockets that were not let in, besides, one descriptor each.
     """
 
     connections: int
