@@ -162,9 +162,9 @@ cdef class Engine:
 
     Args:
         workers: threads, default: the CPUs this process may use.
-        max_connections: connections at once, of clients that have authenticated and of plaintext ones;
+        max_connections: connections at once, of clients that were let in and of plaintext ones;
             default: what the descriptor limit allows. The soft limit is raised to the hard one at ``start``.
-        max_unauthenticated: sockets at once that have not authenticated yet, besides; beyond that the
+        max_unauthenticated: TLS sockets at once that were not let in, or not yet, besides; beyond that the
             oldest is evicted. Where descriptors are few, there may be fewer.
         handshake_timeout: seconds from accept to the end of the TLS handshake.
         authorize_timeout: seconds an authorizer may take; then the connection is refused.
@@ -175,7 +175,7 @@ cdef class Engine:
     Attributes:
         workers: how many there are.
         max_connections: connections at once.
-        max_unauthenticated: sockets at once that have not authenticated yet.
+        max_unauthenticated: TLS sockets at once that were not let in, or not yet.
         tls_engine: the one in use, a name from ``tls_engines()``.
         state: ``"new"``, ``"running"``, ``"stopping"``, ``"stopped"``; ``"forked"`` in a child of ``fork``.
 
@@ -385,8 +385,12 @@ cdef class Engine:
         self.finished = self._sockets() == 0
 
     cdef int64_t _sockets(self) noexcept:
-        """Of clients, those that still shake hands included."""
-        return gauge_read(&self.node.open) + gauge_read(&self.node.unauthenticated)
+        """Of clients: those on their way to a worker, that shake hands, and that linger, too."""
+        cdef int64_t count = 0
+        cdef uint32_t i
+        for i in range(self.node.worker_count):
+            count += gauge_read(&self.node.workers[i].load)
+        return count
 
     cdef _end_workers(self):
         cdef int i

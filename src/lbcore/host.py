@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DESCRIPTORS_KEPT = 128  # for everything that is not a connection
+STRANGERS_LEAST = 64  # whatever is asked for: with fewer, honest clients that come together evict each other
 CONNECTIONS_MAX = 4 * 1024 * 1024
 PIPE_PAGES = 64  # of 4 KiB: a splice pipe holds 256 KiB
 PIPE_PAGES_ALLOWED = 16384  # what the kernel gives an ordinary user where it does not say
@@ -19,7 +20,7 @@ class Room(NamedTuple):
 
     Attributes:
         connections: at once, two descriptors each.
-        strangers: sockets that have not authenticated, besides, one descriptor each.
+        strangers: TLS sockets that were not let in, besides, one descriptor each.
     """
 
     connections: int
@@ -45,7 +46,7 @@ def room_for(connections: int, strangers: int, *, workers: int, pipes: int) -> R
     strangers = min(strangers, CONNECTIONS_MAX)
     if hard == resource.RLIM_INFINITY or left > 2 * CONNECTIONS_MAX + strangers:
         left = 2 * CONNECTIONS_MAX + strangers
-    most = (left - 1) // 2  # with one stranger at a time
+    most = (left - min(strangers, STRANGERS_LEAST)) // 2
     if most < 1:
         raise ValueError(f"max_connections: the descriptor limit {hard} leaves no room for connections")
     if connections > most:
@@ -53,7 +54,7 @@ def room_for(connections: int, strangers: int, *, workers: int, pipes: int) -> R
             f"max_connections: {connections} need more than the {hard} descriptors allowed; raise the limit "
             f"(LimitNOFILE=, ulimit -n) or ask for at most {most}"
         )
-    strangers = min(strangers, left - 2 * connections if connections else max(1, left // 4))
+    strangers = min(strangers, left - 2 * connections if connections else max(STRANGERS_LEAST, left // 4))
     return Room(connections or (left - strangers) // 2, strangers)
 
 

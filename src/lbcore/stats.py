@@ -48,7 +48,7 @@ class WorkerStats(TypedDict):
 
 
 class EngineStats(TypedDict):
-    """All counters of an engine; ``open``: connections of clients that have authenticated and plaintext ones;
+    """All counters of an engine; ``open``: connections of clients that were let in, and plaintext ones;
     ``unauthenticated``: the other sockets; ``log_dropped``: records that found their ring full."""
 
     state: State

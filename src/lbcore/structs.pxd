@@ -289,7 +289,8 @@ cdef struct leg_t:               # one side of a connection; the worker's
     uint32_t interest            # what epoll watches; 0 with a descriptor: watched for nothing
     flag_t watched               # whether the descriptor is in the epoll set at all
     uint32_t batch               # how much the next read asks for
-    uint32_t chores              # TLS records in a row that carried no data
+    uint32_t barren              # bytes of TLS records in a row that carried no data
+    uint32_t barren_before       # of these, without the last record, which may still have some
     uint32_t owed                # an abort waits: what its peer had not acknowledged at the last look
     void *tls                    # engine connection, or NULL
     chunk_t *out                 # accepted from the other leg, not yet taken by the kernel
@@ -297,6 +298,15 @@ cdef struct leg_t:               # one side of a connection; the worker's
     uint64_t bytes               # payload received from this leg
     int64_t lease                # bytes it may read before it asks its scopes' bandwidth again
     uint64_t ready_ns            # paused until then; 0: not paused
+
+
+cdef struct flight_t:            # how far a client's plaintext handshake was looked at: parts/flight.pyx
+    uint32_t message_left        # bytes of the message that are still to come
+    uint16_t record_left         # of the record
+    uint8_t header[9]            # of the next record, and of a message that begins in it
+    uint8_t header_length        # how much of it is here
+    uint8_t begun                # flag: the first record was seen
+    uint8_t sealed               # flag: from here on records are encrypted
 
 
 cdef struct conn_t:              # one slot of the slab; the worker's own
@@ -358,8 +368,7 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
 
     uint8_t serial[20]           # big endian, no leading zeros
     uint8_t serial_length        # 0: no certificate was seen
-    uint8_t preface[9]           # the first bytes, until they look like TLS
-    uint8_t preface_length
+    flight_t flight
     uint32_t handshake_bytes
     sockaddr_in6 source          # holds sockaddr_in as well
 
@@ -537,7 +546,7 @@ cdef struct node_t:              # what all workers share; the engine's
     uint32_t number              # of this engine in the process, from 1
     char boot[32]                # the first part of every connection's id; NUL-terminated
     gauge_t open                 # connections of known clients, and plaintext ones; lingering included
-    gauge_t unauthenticated      # not through the handshake yet
+    gauge_t unauthenticated      # TLS sockets that were not let in, or not yet; lingering included
     word_t pipes                 # splice pipes that exist
     counter_t next_id
     counter_t accept_errors

@@ -101,13 +101,14 @@ def check_pem(label, text):
 
 cdef revoked_t *make_revoked(object found) except NULL:
     cdef bytes serial
+    cdef uint64_t ends_ns = min(int(found.ends.timestamp()) * 10**9, 2**64 - 1)   # the year 2554
     cdef revoked_t *revoked = revoked_new(<uint32_t>len(found.serials))
     if revoked == NULL:
         raise MemoryError
     for i, number in enumerate(found.serials):
         serial = number.to_bytes((number.bit_length() + 7) // 8, "big")
         revoked_set(revoked, <uint32_t>i, serial, <uint8_t>len(serial))
-    revoked.ends_ns = <uint64_t>(int(found.ends.timestamp()) * 1000000000)
+    revoked.ends_ns = ends_ns
     return revoked
 
 

@@ -21,6 +21,7 @@ from lbcore.codes cimport (
     REASON_NO_CERTIFICATE,
     REASON_REPLACED,
     REASON_REVOKED_WHILE_OPEN,
+    REASON_UNAUTHENTICATED_FULL,
     REASON_UNKNOWN_SERIAL,
     REASON_UPSTREAM_TLS,
     REASON_WRONG_PURPOSE,
@@ -51,7 +52,7 @@ from lbcore.parts.cells cimport (
 )
 from lbcore.parts.chunks cimport chunk_pool_fini
 from lbcore.parts.early cimport early_read
-from lbcore.parts.headroom cimport PAUSE_NS
+from lbcore.parts.headroom cimport headroom_ran_out
 from lbcore.parts.orders cimport order_done, order_unref
 from lbcore.parts.pipes cimport pipes_fini
 from lbcore.parts.policy cimport policy_judge
@@ -196,8 +197,8 @@ cdef stage_t ended_at(conn_t *conn) noexcept nogil:
         return STAGE_AUTHENTICATE        # the library judges certificates while it shakes hands
     if conn.stage == STAGE_HANDSHAKE and REASON_UNKNOWN_SERIAL <= conn.reason <= REASON_APP_NOT_ALLOWED:
         return STAGE_AUTHORIZE           # and some ask the native policy, to put it into an alert
-    if conn.reason == REASON_NODE_FULL:
-        return STAGE_ACCEPT              # a client of TLS becomes one of the node's when it is known
+    if conn.reason in (REASON_NODE_FULL, REASON_UNAUTHENTICATED_FULL):
+        return STAGE_ACCEPT              # which ends when a client is known and counts as one of the node's
     if conn.stage == STAGE_PICK and conn.reason in (REASON_CONNECT_FAILED, REASON_UPSTREAM_TLS):
         return STAGE_DIAL                # nobody is left to try: the last dial ended it
     return conn.stage
@@ -208,7 +209,7 @@ cdef void end(conn_t *conn, worker_t *worker, reason_t reason) noexcept nogil:
     if conn.stage == STAGE_CLOSE:
         return
     conn.reason = reason
-    conn.ended_at = conn.stage
+    conn.ended_at = ended_at(conn)
     conn.stage = STAGE_CLOSE
     run(conn, worker)
 
@@ -393,8 +394,8 @@ cdef void watch_listeners(worker_t *worker, bint watched) noexcept nogil:
         elif poller_add(worker.epoll_fd, listener.fd, EPOLLIN | EPOLLEXCLUSIVE,
                         event_tag(EVENT_LISTENER, i, <uint32_t>listener.id)) != 0:
             # No memory, or no more watches for this user: a worker that let it be would stay deaf.
-            counter_add(&worker.node.accept_errors, 1)
-            pause_accepting(worker, worker.now_ns + PAUSE_NS)
+            headroom_ran_out(worker)
+            pause_accepting(worker, worker.accept_paused_until_ns)
             return
 
 
@@ -555,7 +556,10 @@ cdef void close_doomed(worker_t *worker) noexcept nogil:
         conn = worker.doomed
         worker.doomed = conn.free_next
         conn.doomed = False
-        end(conn, worker, conn.reason)
+        if conn.stage == STAGE_CLOSE:
+            on_timer(conn, worker)       # it lingers: no more patience
+        else:
+            end(conn, worker, conn.reason)
 
 
 cdef void run_timers(worker_t *worker) noexcept nogil:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pytest
 from kit.clients import client_context, connect, outcome, plain
 from kit.daemon import Daemon, configuration, environment
-from kit.pki import Pki
+from kit.pki import Identity, Pki
 from kit.servers import free_port, require_server
 from kit.sockets import End
 from kit.upstreams import Upstream
@@ -243,6 +243,68 @@ def test_strangers_are_refused_each_with_its_reason(
         assert int(unknown["serial"], 16) == stranger.serial
         stop(daemon)
     assert upstream.accepted == 0
+
+
+HOSTILE = [
+    'x\n{"event":"conn.close","client":"root"}',
+    "\x1b]0;owned\x07\x1b[2J\x9b31m",
+    "<img src=x onerror=alert(1)>",
+    '"} 1\nfake_total 9',
+    "\u202etxt.exe\u2066",
+    "%n%s{0}{self.__class__}",
+    "\r\nDENIED web",
+]
+
+
+@pytest.fixture(scope="module")
+def hostile(pki: Pki) -> list[Identity]:
+    """Strangers with such names."""
+    return [pki.ca.issue(f"hostile-{number}", organizations=[text]) for number, text in enumerate(HOSTILE)]
+
+
+def test_names_on_certificates_are_only_text(
+    tmp_path: Path, pki: Pki, config: dict[str, Any], hostile: list[Identity]
+) -> None:
+    """One line for each event, which says what it is in spite of them."""
+    known = pki.ca.issue("known", serial=0x7777, organizations=HOSTILE)
+    config["clients"]["known"] = {"serials": ["7777"], "apps": ["web"]}
+    with Daemon(tmp_path, config) as daemon:
+        for identity in hostile:
+            assert outcome(daemon.port(), client_context(pki, identity)) is End.RESET
+        with connect(pki, daemon.port(), known) as client:
+            client.echo(b"hello")
+        daemon.wait_event("conn.close")
+        stop(daemon)
+        lines = daemon.text().splitlines()
+    assert not [line for line in lines if not line.isprintable()]
+    entries = [json.loads(line) for line in lines]
+    assert [entry["client"] for entry in entries if entry["event"] == "conn.close"] == ["known"]
+    denied = [entry["subject"] for entry in entries if entry["event"] == "conn.deny"]
+    assert len(denied) == len(set(denied)) == len(HOSTILE)
+
+
+def test_names_on_certificates_are_only_text_on_a_terminal(
+    tmp_path: Path, pki: Pki, config: dict[str, Any], hostile: list[Identity]
+) -> None:
+    import pty
+
+    controller, terminal = pty.openpty()
+    seen = bytearray()
+    try:
+        with Daemon(tmp_path, config, stderr=terminal) as daemon:
+            read_until(controller, seen, rb"ready      app=web listen=127.0.0.1:(\d+)")
+            port = int(re.search(rb"listen=127.0.0.1:(\d+)", seen)[1])  # type: ignore[index]
+            for count, identity in enumerate(hostile, 1):
+                outcome(port, client_context(pki, identity))
+                read_until(controller, seen, rb"(?s)(DENIED .*?unknown_serial .*?\r\n.*?){%d}" % count)
+            stop(daemon)
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    lines = seen.decode().split("\r\n")
+    assert not [line for line in lines if not line.isprintable()]
+    denied = [line for line in lines if re.match(r"\d\d:\d\d:\d\d DENIED     web  127.0.0.1:", line)]
+    assert len(denied) == len(HOSTILE)
 
 
 def test_a_client_is_held_to_its_limits(tmp_path: Path, pki: Pki, config: dict[str, Any]) -> None:

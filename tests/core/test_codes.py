@@ -1,4 +1,7 @@
-"""What a client sees is decided by the reason alone, as the table of reasons in the README promises it."""
+"""What a client sees is decided by the reason, as the table of reasons in the README promises it.
+
+The one exception, a node that fills up during a handshake, is in tests/path/test_1_accept.py.
+"""
 
 from types import ModuleType
 

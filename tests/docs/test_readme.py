@@ -14,6 +14,11 @@ from kit.pki import Pki
 from kit.upstreams import Upstream
 from kit.waiting import wait_until
 
+import lbcore
+
+#: Names that are kept for what is not built yet: nothing says them.
+NOT_YET = {"upstream_tls", "upstream_truncated", "kicked"}
+
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -77,3 +82,14 @@ def test_embedding_as_the_readme_shows_it(
         assert asyncio.run(serve()).reason in ("client_closed", "client_reset")
     finally:
         engine.stop()
+
+
+def test_every_reason_is_explained() -> None:
+    """Where it is decided, in the order of the stages; then how connections end that were forwarded."""
+    section = README.read_text().partition("### Why a connection was refused")[2].partition("\n#")[0]
+    words = set(re.findall(r"`([a-z_]+)`", section)) - {"waited_ms", "would_deny"}
+    assert words == set(lbcore.REASONS[1:]) - NOT_YET
+    for stage, reasons in re.findall(r"^\| ([a-z, ]+) \| (`.*?) \|", section, re.MULTILINE):
+        assert set(stage.split(", ")) <= set(lbcore.STAGES), stage
+        order = [lbcore.REASONS.index(reason) for reason in re.findall(r"`(\w+)`", reasons)]
+        assert order == sorted(order), reasons

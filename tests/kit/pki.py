@@ -196,6 +196,23 @@ class Pki:
         """One more honest client."""
         return self.ca.issue(f"client-{next(self._numbers)}", serial=serial)
 
+    def self_signed(self, name: str, serial: int) -> Identity:
+        """Issued by itself; nobody else says who it is."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = dt.datetime.now(dt.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(_subject(name))
+            .issuer_name(_subject(name))
+            .public_key(key.public_key())
+            .serial_number(serial)
+            .not_valid_before(now - DAY)
+            .not_valid_after(now + DAY)
+            .add_extension(x509.ExtendedKeyUsage(CLIENT), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return _write(self.folder, f"self-signed-{name}", certificate, key, b"")
+
     def rsa_client(self, bits: int) -> Identity:
         """A client with an RSA key."""
         key = rsa.generate_private_key(65537, bits)

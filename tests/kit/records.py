@@ -138,11 +138,16 @@ class RecordClient:
         """One record, not sent."""
         return self._send.seal(content, kind, padding)
 
-    def sealed_update(self, *, wants_answer: bool) -> bytes:
-        """A record with a key update, not sent; what is sealed next is under the new key."""
-        record = self.seal(key_update(wants_answer=wants_answer), HANDSHAKE)
-        self._send.update()
+    def sealed_update(self, *, wants_answer: bool, count: int = 1) -> bytes:
+        """A record with so many key updates, not sent; what is sealed next is under the newest key."""
+        record = self.seal(key_update(wants_answer=wants_answer) * count, HANDSHAKE)
+        for _ in range(count):
+            self._send.update()
         return record
+
+    def follow_own_update(self) -> None:
+        """The next key for what is sealed from here on: an update was sent in pieces."""
+        self._send.update()
 
     def sealed_data(self, data: bytes) -> bytes:
         """Records, not sent."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from kit.clients import TlsClient, client_context, connect, outcome, plain
 from kit.fixtures import Keep, MakeBalancer
+from kit.pki import Pki
 from kit.sockets import End, read_to_end
 from kit.upstreams import Upstream
 from kit.waiting import wait_until
@@ -61,6 +67,27 @@ def test_an_idle_worker_shows_that_it_lives(balance: MakeBalancer, upstream: Ups
     assert max(worker["stamp_age_s"] for worker in lb.engine.stats()["workers"]) < 2
 
 
+@contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """All of this process are taken."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = os.open("/dev/null", os.O_RDONLY)
+    fillers = [highest]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    try:
+        # The lowest free numbers are taken by dup until there is none below the limit.
+        while True:
+            try:
+                fillers.append(os.dup(highest))
+            except OSError:
+                break
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
+
+
 def test_without_descriptors_it_neither_spins_nor_loses_who_is_open(
     balance: MakeBalancer, keep: Keep
 ) -> None:
@@ -72,16 +99,7 @@ def test_without_descriptors_it_neither_spins_nor_loses_who_is_open(
     assert before.recv(100) == b"before"
     waiting = keep(socket.socket())
     waiting.settimeout(10)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    fillers: list[int] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (waiting.fileno() + 1, hard))
-    try:
-        # The lowest free numbers are taken by dup until there is none below the limit.
-        while True:
-            try:
-                fillers.append(socket.dup(waiting.fileno()))
-            except OSError:
-                break
+    with no_descriptors_left():
         errors = lb.engine.stats()["accept_errors"]
         waiting.connect(("127.0.0.1", lb.port))
         wait_until(lambda: lb.engine.stats()["accept_errors"] > errors, "EMFILE is met")
@@ -95,13 +113,34 @@ def test_without_descriptors_it_neither_spins_nor_loses_who_is_open(
         elapsed = time.monotonic() - started
         woken = lb.engine.stats()["workers"][0]["wakeups"] - wakeups
         assert woken < 100 + 200 * elapsed
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for filler in fillers:
-            socket.close(filler)
     # It stayed in the kernel's queue and is served once there are descriptors again.
     waiting.sendall(b"at last")
     assert waiting.recv(100) == b"at last"
+
+
+def test_without_a_descriptor_for_the_dial_nobody_else_is_accepted(
+    balance: MakeBalancer, upstream: Upstream, keep: Keep, pki: Pki
+) -> None:
+    """Who cannot be served is not shaken hands with: listeners are left alone for a moment."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow(peer: lbcore.PeerCertificate, application: str) -> lbcore.Verdict:
+        asked.set()
+        answer.wait(10)
+        return lbcore.Verdict(True, client="alice")
+
+    lb = balance(upstream, authorize=slow, engine={"workers": 1})
+    client = keep(connect(pki, lb.port))
+    assert asked.wait(10)
+    errors = lb.engine.stats()["accept_errors"]
+    with no_descriptors_left():
+        answer.set()
+        record = lb.record(reason="connect_failed")
+        assert lb.engine.stats()["accept_errors"] > errors
+    assert (record.stage, record.errno) == ("dial", errno.EMFILE)
+    assert client.receive_to_end() == (b"", End.CLOSE_NOTIFY)
+    with connect(pki, lb.port) as later:
+        later.echo(b"served again")
 
 
 def test_the_oldest_stranger_makes_room(balance: MakeBalancer, upstream: Upstream, keep: Keep) -> None:
@@ -114,7 +153,7 @@ def test_the_oldest_stranger_makes_room(balance: MakeBalancer, upstream: Upstrea
     with connect(lb.pki, lb.port) as client:
         client.echo(b"let in")
     record = lb.record(reason="unauthenticated_full")
-    assert (record.event, record.stage, record.serial) == ("conn.deny", "handshake", None)
+    assert (record.event, record.stage, record.serial) == ("conn.deny", "accept", None)
     host, port = silent[0].getsockname()
     assert record.source == f"{host}:{port}"
     assert read_to_end(silent[0])[0] == b""
@@ -152,8 +191,10 @@ def test_a_stranger_that_was_handed_over_evicts_at_once(
 ) -> None:
     """The worker that gets it from its inbox closes the older one then and there, not when it next wakes."""
     lb = balance(upstream, engine={"max_unauthenticated": 1, "handshake_timeout": 60.0})
-    clients = [keep(connect(lb.pki, lb.port)) for _ in range(12)]
-    lb.wait_open(12)
+    clients = []
+    for _ in range(12):
+        clients.append(keep(connect(lb.pki, lb.port)))
+        clients[-1].echo(b"let in, no stranger any more")
     workers = lb.engine.stats()["workers"]
     lazy = min(range(2), key=lambda number: workers[number]["handed_over"])
     on_lazy = {row["source"] for row in lb.engine.connections() if row["id"].split("-")[1] == str(lazy)}
@@ -190,9 +231,9 @@ def test_strangers_take_no_place_of_clients(balance: MakeBalancer, upstream: Ups
         keep(plain(lb.port))
         wait_until(lambda: lb.engine.stats()["unauthenticated"] == number + 1, "one more")  # noqa: B023
     assert lb.engine.stats()["open"] == 0
-    with connect(lb.pki, lb.port) as first, connect(lb.pki, lb.port) as second:
+    with connect(lb.pki, lb.port) as first:
         first.echo(b"1")
-        second.echo(b"2")
+        keep(connect(lb.pki, lb.port)).echo(b"2")
         stats = lb.engine.stats()
         # A client is a stranger for a moment too: the oldest one went for the first of them.
         assert (stats["open"], stats["unauthenticated"]) == (2, 7)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 from kit.balancer import Balancer
-from kit.clients import TlsClient, client_context, outcome
-from kit.fixtures import MakeBalancer
+from kit.clients import TlsClient, client_context, connect, outcome
+from kit.fixtures import Keep, MakeBalancer
 from kit.pki import DAY, SERVER, Identity, Pki
 from kit.sockets import End
 from kit.upstreams import Upstream
@@ -50,6 +50,12 @@ def alert_of(lb: Balancer, identity: Identity | None, *, early: bytes = b"") -> 
     [
         (lambda pki: None, "TLSV13_ALERT_CERTIFICATE_REQUIRED", "no_certificate"),
         (lambda pki: pki.rogue.issue("eve"), "TLSV1_ALERT_UNKNOWN_CA", "unknown_ca"),
+        (lambda pki: pki.self_signed("alice", pki.alice.serial), "TLSV1_ALERT_UNKNOWN_CA", "unknown_ca"),
+        (
+            lambda pki: pki.ca.issue("early", starts=DAY, ends=2 * DAY),
+            "SSLV3_ALERT_BAD_CERTIFICATE",
+            "not_yet_valid",
+        ),
         (
             lambda pki: pki.ca.issue("late", starts=-3 * DAY, ends=-DAY),
             "SSLV3_ALERT_CERTIFICATE_EXPIRED",
@@ -94,7 +100,18 @@ def test_a_custom_authorizer_decides_after_the_handshake(
     assert lb.record().reason == "unknown_serial"
 
 
-def test_no_ticket_and_no_resumption(lb: Balancer, pki: Pki) -> None:
-    with TlsClient(lb.port, client_context(pki, pki.alice)) as client:
-        client.handshake().echo(b"x")
-        assert client.tls.session is None or not client.tls.session.has_ticket
+def test_who_waits_for_an_alert_to_be_read_is_still_a_stranger(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, keep: Keep
+) -> None:
+    """Sockets that linger have descriptors like all others: they count, and the oldest goes for another."""
+    most = 4
+    lb = balance(upstream, engine={"tls_engine": "openssl", "workers": 1, "max_unauthenticated": most})
+    context = client_context(pki, pki.rogue.issue("eve"))
+    for number in range(5 * most):
+        keep(TlsClient(lb.port, context)).handshake()
+        lb.records.wait(number + 1, reason="unknown_ca")
+        assert lb.engine.stats()["unauthenticated"] <= most
+    assert lb.engine.stats()["workers"][0]["open"] <= most
+    with connect(pki, lb.port) as client:
+        client.echo(b"served at once")
+    assert lb.records.all(reason="unauthenticated_full") == []

@@ -45,6 +45,14 @@ def test_no_certificate(balance: MakeBalancer, upstream: Upstream) -> None:
     check_nothing_happened(lb, upstream)
 
 
+@pytest.mark.parametrize("name", ["alice", "test-ca"], ids=["named like a client", "named like the CA"])
+def test_self_signed(balance: MakeBalancer, upstream: Upstream, pki: Pki, name: str) -> None:
+    lb = balance(upstream)
+    record = refused(lb, pki.self_signed(name, pki.alice.serial))
+    assert (record.reason, record.stage) == ("unknown_ca", "authenticate")
+    check_nothing_happened(lb, upstream)
+
+
 def test_rogue_ca_of_the_same_name(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """The names match, the signature does not."""
     lb = balance(upstream)

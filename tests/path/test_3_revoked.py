@@ -122,6 +122,14 @@ def test_a_list_that_ends_while_it_is_in_use_refuses_everybody(
         open_before.echo(b"who is in stays in")
 
 
+def test_a_list_without_a_real_end(lb: Balancer, listen: Listen, pki: Pki) -> None:
+    """More nanoseconds than 64 bits count; none is ever reached."""
+    to_the_year_9999 = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC) - dt.datetime.now(dt.UTC)
+    port = listen(pki.ca.crl(pki.bob.serial, ends=to_the_year_9999))
+    refused(lb, port, pki.bob, "revoked")
+    served(lb, port, pki.alice)
+
+
 DELTA = x509.DeltaCRLIndicator(1)
 
 

@@ -587,3 +587,33 @@ def test_a_client_whose_hello_is_all_it_says(
     with TlsClient(lb.port, client_context(pki, pki.alice)) as client:
         client.handshake()
         client.echo(b"in the same breath")
+
+
+def test_who_is_not_let_in_takes_no_place_of_clients(
+    balance: MakeBalancer, upstream: Upstream, keep: Keep, pki: Pki
+) -> None:
+    """A valid certificate alone is worth no more than none: its holder is a stranger until the verdict."""
+    answered = threading.Event()
+
+    def slow(peer: lbcore.PeerCertificate, application: str) -> lbcore.Verdict:
+        if peer.serial == pki.alice.serial:
+            return lbcore.Verdict(True, client="alice")
+        answered.wait(10)
+        return lbcore.Verdict(False, reason="unknown_serial")
+
+    most = 8
+    lb = balance(
+        upstream, authorize=slow, engine={"max_connections": most, "authorize_timeout": 10.0, "workers": 1}
+    )
+    with connect(pki, lb.port) as client:
+        client.echo(b"her verdict is known")
+    lb.wait_quiet()
+    for _ in range(most):
+        keep(connect(pki, lb.port, pki.bob))
+    lb.wait_open(most, "authorize")
+    stats = lb.engine.stats()
+    assert (stats["open"], stats["unauthenticated"]) == (0, most)
+    with connect(pki, lb.port) as client:
+        client.echo(b"let in")
+        answered.set()
+        lb.records.wait(most, reason="unknown_serial")

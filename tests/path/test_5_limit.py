@@ -301,6 +301,44 @@ def test_slots_come_back_when_access_is_lost_and_at_stop(
         assert limits.open == 0
 
 
+def test_as_many_as_before_fit_after_a_thousand_that_ended_badly(
+    balance: MakeBalancer, upstream: Upstream, keep: Keep, pki: Pki
+) -> None:
+    """Not one fewer because of a slot that was lost, not one more because of one given back twice."""
+    most, rounds = 10, 25
+    limits = RateLimitManager("alice", max_open=most)
+    refuser, hole = keep(Refuser()), keep(Blackhole())
+    lb = balance(upstream, app={"idle_timeout": 0.05})
+    lb.policy.limit(pki.alice, "web", "refusing", "silent", "in use", limits=limits)
+    refusing, silent = lb.add("refusing", refuser), lb.add("silent", hole, connect_timeout=0.05)
+    in_use = lb.add("in use", upstream)
+    context = client_context(pki, pki.alice)
+
+    def visit(number: int) -> None:
+        way = number % 5
+        port = (lb.port, lb.port, refusing.port, silent.port, lb.port)[way]
+        with TlsClient(port, context) as client:
+            if way == 0:
+                client.sock.sendall(client.first_flight())  # and no more
+                client.reset()
+                return
+            client.handshake()
+            if way == 1:
+                client.sock.sendall(client.seal(b"x"))
+                client.reset()
+            else:
+                client.receive_to_end()  # no dial, no answer to a dial, idle
+
+    for _ in range(rounds):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(visit, range(40)))
+    lb.wait_quiet()
+    clients = [keep(TlsClient(in_use.port, context)) for _ in range(3 * most)]
+    with ThreadPoolExecutor(8) as pool:
+        served = list(pool.map(lambda client: client.handshake().is_served(), clients))
+    assert served.count(True) == limits.open == most
+
+
 # ---- the application's own scope -----------------------------------------------------------------
 
 

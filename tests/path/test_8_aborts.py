@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import select
+import threading
 import time
 
 import pytest
@@ -12,8 +13,12 @@ from kit.clients import TlsClient, connect, plain
 from kit.faults import Ending, Faults, FaultyProxy
 from kit.fixtures import Keep, MakeBalancer
 from kit.pki import Pki
+from kit.records import ALERT, RecordClient
 from kit.sockets import End, read_to_end, reset
 from kit.upstreams import Script, Session, Upstream, hold, sink
+from kit.waiting import wait_until
+
+import lbcore
 
 AT_ONCE = 1.0  # seconds within which an abort must be passed on
 IN_THE_MIDDLE = 300_000  # bytes after which it comes
@@ -212,3 +217,63 @@ def test_a_client_that_vanishes_inside_a_record(
     assert bytes(upstream.session().received) == b"whole"
     record = lb.record()
     assert (record.reason, record.bytes_in) == ("client_truncated", 5)
+
+
+# ---- alerts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_truncated", ["reset", "eof"])
+@pytest.mark.parametrize("description", [20, 200], ids=["bad_record_mac", "of no standard"])
+def test_a_fatal_alert_is_an_abort(
+    balance: MakeBalancer, keep: Keep, pki: Pki, description: int, on_truncated: str
+) -> None:
+    """Never an end that looks clean, whatever the alert is called and whatever a bare FIN is taken for."""
+    upstream = keep(Upstream(sink))
+    lb = balance(upstream, app={"on_truncated": on_truncated})
+    with RecordClient(pki, lb.port) as client:
+        client.send(b"whole")
+        wait_until(lambda: upstream.sessions and bytes(upstream.session().received) == b"whole", "it arrives")
+        client.sock.sendall(client.seal(bytes([2, description]), ALERT))
+        assert upstream.session().wait_end() is End.RESET
+    record = lb.record()
+    assert (record.reason, record.bytes_in) == ("client_reset", 5)
+    assert record.tls_error
+
+
+def test_a_fatal_alert_before_the_verdict(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
+    thinking, answered = threading.Event(), threading.Event()
+
+    def slow(peer: lbcore.PeerCertificate, application: str) -> lbcore.Verdict:
+        thinking.set()
+        answered.wait(10)
+        return lbcore.Verdict(True, client="alice")
+
+    lb = balance(upstream, authorize=slow, engine={"authorize_timeout": 10.0})
+    with RecordClient(pki, lb.port) as client:
+        assert thinking.wait(10)
+        client.sock.sendall(client.seal(bytes([2, 200]), ALERT))
+        record = lb.record(reason="client_gone")
+        answered.set()
+    assert record.tls_error
+    assert upstream.accepted == 0
+
+
+def test_an_abort_has_an_end(balance: MakeBalancer, keep: Keep, pki: Pki, plaintext: bool) -> None:
+    """A reader that takes a little now and then keeps a connection whose upstream is gone no longer than
+    `half_close_timeout`."""
+    data = pattern(SLOWLY)
+    upstream = keep(Upstream(send_when_asked(data)))
+    behind = keep(FaultyProxy(upstream.port, down=Faults(end_after=len(data), ending=Ending.RESET)))
+    lb = balance(behind, plaintext=plaintext, app={"half_close_timeout": 1.0})
+    trickle = Faults(segment=256, pause=0.05)
+    before = keep(FaultyProxy(lb.port, down=trickle, receive_buffer=4096))
+    client = keep(Client(lb, pki, plaintext=plaintext, port=before.port))
+    client.send(b"x")
+    record = lb.record()
+    ended = behind.link().ended
+    assert ended is not None
+    assert 1.0 <= time.monotonic() - ended < 1.0 + AT_ONCE
+    assert record.reason == "upstream_reset"
+    received, end = client.receive_to_end()
+    assert end is End.RESET
+    assert len(received) < len(data)

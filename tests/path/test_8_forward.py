@@ -21,8 +21,8 @@ from kit.sockets import End, read_exactly, read_to_end, reset
 from kit.upstreams import Script, Session, Upstream, echo, hold, reply_after_end, resetter, sink, source
 from kit.waiting import wait_until
 
-SIZES = [0, 1, 16383, 16384, 16385, 65535, 65536, 65537, 1_000_003]
 MIB = 1 << 20
+SIZES = [0, 1, 16383, 16384, 16385, 65535, 65536, 65537, 1_000_003, 16 * MIB]
 
 
 def pattern(size: int) -> bytes:
@@ -667,7 +667,7 @@ def test_stalled_connections_keep_no_pipes(balance: MakeBalancer, keep: Keep) ->
 def test_small_segments_do_not_jam_a_pipe(balance: MakeBalancer, keep: Keep) -> None:
     """A pipe has a slot per segment, so some 23 kB of small ones fill it while it looks nearly empty."""
     bulk = pattern(6 * MIB)
-    parts = [bytes([n % 251]) * (n % 100 + 1) for n in range(20_000)]
+    parts = [bytes([n % 251]) * (n % 100 + 1) for n in range(40_000)]
 
     def talk(session: Session) -> None:
         session.sock.sendall(bulk)

@@ -6,10 +6,11 @@ import contextlib
 import hashlib
 import random
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
-from kit.balancer import Balancer
+from kit.balancer import TLS_ENGINE, Balancer
 from kit.clients import connect
 from kit.fixtures import Keep, MakeBalancer
 from kit.pki import Pki
@@ -23,6 +24,8 @@ import lbcore
 KIB, MIB = 1 << 10, 1 << 20
 #: Records without data in a row that everybody may send.
 IN_A_ROW = 128
+#: Seconds after which a connection's buffers have gone back.
+QUIET = 0.3
 
 
 def forwarded(lb: Balancer, pki: Pki) -> RecordClient:
@@ -147,6 +150,54 @@ def test_other_records_without_data(balance: MakeBalancer, upstream: Upstream, p
             client.sock.sendall(b"".join(records))
         assert client.receive_to_end()[1] in (End.RESET, End.FIN, End.ALERT)
     assert lb.record(reason="client_reset").tls_error is not None
+
+
+def test_packed_updates_are_counted_by_their_bytes(
+    balance: MakeBalancer, keep: Keep, pki: Pki
+) -> None:
+    """A thousand in a record, and a byte of data after each such record. OpenSSL refuses them by itself."""
+    upstream = keep(Upstream(sink))
+    lb = balance(upstream)
+    with forwarded(lb, pki) as client:
+        record = client.sealed_update(wants_answer=False, count=1000)
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            client.sock.sendall(record + client.seal(b"x"))
+        assert client.receive_to_end()[1] in (End.RESET, End.FIN, End.ALERT)
+    ended = lb.record(reason="client_reset")
+    assert ended.tls_error in ("too many records without data", "not on record boundary")
+    assert ended.bytes_in == 0
+
+
+def test_an_update_that_is_cut_is_one(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
+    """Its last byte comes in a record of its own, and after the buffers of a quiet connection went back."""
+    lb = balance(upstream)
+    message = key_update(wants_answer=True)
+    with RecordClient(pki, lb.port) as client:
+        client.send(b"x")
+        client.receive(1)
+        client.sock.sendall(client.seal(message[:4], HANDSHAKE))
+        time.sleep(QUIET)
+        client.sock.sendall(client.seal(message[4:], HANDSHAKE))
+        client.follow_own_update()
+        client.send(b"under the new key")
+        assert client.receive(17) == b"under the new key"
+        assert client.answers == 1
+    assert lb.record().reason == "client_closed"
+
+
+@pytest.mark.skipif(TLS_ENGINE != "openssl", reason="the other engine answers with the next data it sends")
+def test_who_asks_for_updates_and_reads_no_answer(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
+    """The answers fill its socket, then what a connection may owe; the data between is as it should be."""
+    lb = balance(keep(Upstream(sink)))
+    part = bytes(KIB)
+    with RecordClient(pki, lb.port, receive_buffer=4 * KIB) as client:
+        lb.wait_open(1)
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while not lb.records.all():
+                pairs = [client.seal(part) + client.sealed_update(wants_answer=True) for _ in range(100)]
+                client.sock.sendall(b"".join(pairs))
+    record = lb.record(reason="client_reset")
+    assert record.tls_error == "key updates are asked for and not read"
 
 
 def test_padded_data_is_data(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:

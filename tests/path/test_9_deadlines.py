@@ -17,6 +17,7 @@ from kit.balancer import Balancer, Stopwatch
 from kit.clients import TlsClient, client_context, connect, plain
 from kit.fixtures import Keep, MakeBalancer, Options
 from kit.pki import Pki
+from kit.records import RecordClient
 from kit.sockets import End
 from kit.upstreams import Blackhole, Session, Upstream, hold, source
 
@@ -133,6 +134,38 @@ def test_idle(balance: MakeBalancer, upstream: Upstream, pki: Pki, app: Options,
     lb = balance(upstream, plaintext=plaintext, app={"idle_timeout": seconds, **app})
     with open_connection(lb, pki, plaintext=plaintext):
         assert is_exact(lb.record(reason="idle").duration_ms, seconds)
+
+
+def nothing_new(client: RecordClient) -> Iterator[bytes]:
+    while True:
+        yield client.seal(b"")
+
+
+def new_keys(client: RecordClient) -> Iterator[bytes]:
+    while True:
+        yield client.sealed_update(wants_answer=False)
+
+
+def one_record(client: RecordClient) -> Iterator[bytes]:
+    for byte in client.seal(bytes(1000)):
+        yield bytes([byte])
+
+
+@pytest.mark.parametrize("says", [nothing_new, new_keys, one_record])
+def test_idle_without_payload(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki, says: Callable[[RecordClient], Iterator[bytes]]
+) -> None:
+    """Bytes that never become payload are no traffic."""
+    lb = balance(upstream, app={"idle_timeout": DEADLINE})
+    with RecordClient(pki, lb.port) as client:
+        lb.wait_open(1)
+        for part in says(client):
+            try:
+                client.sock.sendall(part)
+            except (ConnectionResetError, BrokenPipeError):
+                break
+            time.sleep(0.05)  # the drip
+        assert is_exact(lb.record(reason="idle").duration_ms)
 
 
 @pytest.mark.parametrize("who", ["client", "upstream"])

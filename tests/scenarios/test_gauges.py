@@ -113,7 +113,7 @@ def test_gauges_are_what_the_kernel_says(
 
     wait_until(agreed, "the refused ones have left")
     assert counted(lb)["all"] == 7 * EACH
-    assert lb.engine.stats()["unauthenticated"] == 2 * EACH
+    assert lb.engine.stats()["unauthenticated"] == 3 * EACH  # those whose verdict is still out among them
 
     for place, clients in crowd.items():
         for client in clients[::2]:

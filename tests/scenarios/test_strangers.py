@@ -35,11 +35,11 @@ def strangers(how: str, port: int, pki: Pki, identity: Identity) -> Iterator[Non
             clients.communicate()
 
 
-@pytest.mark.parametrize("how", ["silent", "hello", "certificate"])
+@pytest.mark.parametrize("how", ["silent", "hello", "retry", "certificate"])
 def test_a_stranger_costs_less_than_64_kib(
     balance: MakeBalancer, upstream: Upstream, pki: Pki, how: str
 ) -> None:
-    """Also one that has nearly sent as large a certificate as may be."""
+    """Also one that has nearly sent as large a hello, two times, or as large a certificate as may be."""
     identity = pki.ca.issue("large", organizations=["x" * 1000] * 19) if how == "certificate" else pki.alice
     lb = balance(upstream, engine={"handshake_timeout": 30.0, "max_connections": 1})
     before = anonymous_bytes()

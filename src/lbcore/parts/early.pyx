@@ -13,7 +13,7 @@ from lbcore.parts.chunks cimport chunk_append, chunk_give
 from lbcore.parts.legs cimport leg_decrypt, leg_io, leg_put_payload
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.sockets cimport socket_error
-from lbcore.structs cimport HELD_MAX, LEG_CLEAN, LEG_ENDED, LEG_HUNG_UP, LEG_READABLE
+from lbcore.structs cimport HELD_MAX, LEG_CLEAN, LEG_ENDED, LEG_GARBLED, LEG_HUNG_UP, LEG_READABLE
 from lbcore.sys.linux cimport EAGAIN, EINTR, EPOLLIN, EPOLLRDHUP, errno, recv
 
 
@@ -29,15 +29,13 @@ cdef step_t gone(conn_t *conn, int problem) noexcept nogil:
 
 cdef step_t early_keep(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef size_t used
-    cdef const char *problem = NULL
     if worker.io.input_at == worker.io.input_length:
         return STEP_WAIT
-    conn.sys_errno = leg_decrypt(worker, &conn.client, &used, &problem)
+    conn.sys_errno = leg_decrypt(worker, &conn.client, &used, &conn.tls_error)
     if conn.sys_errno != 0:
         conn.reason = REASON_ERROR
         return STEP_CLOSE
-    if problem != NULL:
-        conn.tls_error = problem
+    if conn.client.flags & LEG_GARBLED:
         return gone(conn, 0)
     return hold(conn, worker, worker.scratch_plain, used)
 

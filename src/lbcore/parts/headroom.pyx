@@ -18,6 +18,7 @@ cdef enum:
     HEADROOM_LOOK = 32           # accepted connections from one look to the next
     SHARE = 2097152              # bytes: what they need until they have authenticated
     KEPT = 4194304               # bytes for everybody else
+    PAUSE_NS = 100000000         # how long a worker that lacks something leaves its listeners alone
 
 
 cdef bint headroom_is_short(worker_t *worker) noexcept nogil:

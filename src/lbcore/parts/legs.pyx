@@ -4,9 +4,10 @@ A leg that refuses a write is marked broken and never written to again; what the
 can still be read from it. One thread: the worker of the connection.
 
 Records without data (key updates, empty ones, alerts that are only warnings) cost a peer thirty bytes and
-us the work of a record and perhaps an answer, 3 to 20 microseconds. So there may be CHORES_MAX of them in a
-row, and in one batch as many more as it has KiB: nobody who sends data comes near, and what one wake-up
-spends on them is bounded. BoringSSL draws the line at 32 (kMaxKeyUpdates), as OpenSSL once did.
+us the work of a record and perhaps an answer, 3 to 20 microseconds; s2n even takes three thousand key updates
+in one. So there may be BARREN_MAX bytes of them in a row, some 150 key updates, and in one batch a 32nd of it
+more: nobody who sends data comes near, and what one wake-up spends on them is bounded. BoringSSL draws the
+line at 32 updates (kMaxKeyUpdates), as OpenSSL once did, and does today for empty records.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
@@ -26,9 +27,9 @@ from lbcore.sys.linux cimport EAGAIN, EINTR, ENOMEM, EPIPE, EPROTO, MSG_NOSIGNAL
 from lbcore.tls.engine cimport TLS_CLOSED, TLS_DONE, TLS_WANT_READ, tls_failure_t, tls_io_t
 
 cdef enum:
-    CHORES_MAX = 128
-    BYTES_PER_CHORE = 1024
-    CHORES_UNBOUNDED = 0xffffffff
+    BARREN_MAX = 4096
+    BARREN_SHARE = 32            # of a batch
+    BARREN_UNBOUNDED = 0xffffffff
 
 
 cdef int leg_put(worker_t *worker, leg_t *leg, const uint8_t *data, size_t length) noexcept nogil:
@@ -108,16 +109,17 @@ cdef int leg_decrypt(worker_t *worker, leg_t *leg, size_t *out_used, const char 
     cdef int problem = 0
     cdef ssize_t got
     cdef tls_failure_t failure
-    io.chores = leg.chores
-    io.chores_max = CHORES_MAX + <uint32_t>((io.input_length - io.input_at) // BYTES_PER_CHORE)
+    io.barren = leg.barren
+    io.barren_before = leg.barren_before
+    io.barren_max = BARREN_MAX + <uint32_t>((io.input_length - io.input_at) // BARREN_SHARE)
     while True:
         got = worker.tls_engine.recv(leg.tls, worker.scratch_plain + used, SCRATCH_BYTES - used)
         if got <= 0:
             break
         used += <size_t>got
-        if io.chores > 0:
-            io.chores -= 1               # that one had data
-    leg.chores = io.chores if used == 0 else 0
+        io.barren = io.barren_before     # that record had data
+    leg.barren = io.barren if used == 0 else 0
+    leg.barren_before = io.barren_before if used == 0 else 0
     if got == TLS_CLOSED:
         leg.flags |= LEG_ENDED | LEG_CLEAN
     elif got != TLS_WANT_READ:
@@ -126,10 +128,20 @@ cdef int leg_decrypt(worker_t *worker, leg_t *leg, size_t *out_used, const char 
         problem = ENOMEM if failure.reason == REASON_ERROR else 0
     elif io.input_at < io.input_length:
         cannot_read(leg, b"too many records without data", out_problem)
-    if io.output_at > 0 and leg_put(worker, leg, io.output, io.output_at) != 0 and not leg.flags & LEG_BROKEN:
-        cannot_read(leg, b"key updates are asked for and not read", out_problem)
     out_used[0] = used
-    return problem
+    return answer(worker, leg, out_problem) if problem == 0 else problem
+
+
+cdef int answer(worker_t *worker, leg_t *leg, const char **out_problem) noexcept nogil:
+    """Sends what TLS itself has to say. A peer that asks for key updates and never reads fills what a leg
+    may owe; that a broken leg takes nothing is no news. 0 or ENOMEM."""
+    cdef size_t owed = leg.out.length if leg.out != NULL else 0
+    if worker.io.output_at == 0:
+        return 0
+    if owed + worker.io.output_at > SCRATCH_BYTES:
+        cannot_read(leg, b"key updates are asked for and not read", out_problem)
+        return 0
+    return ENOMEM if leg_put(worker, leg, worker.io.output, worker.io.output_at) == ENOMEM else 0
 
 
 cdef void cannot_read(leg_t *leg, const char *problem, const char **out_problem) noexcept nogil:
@@ -150,5 +162,5 @@ cdef void leg_io(worker_t *worker, const uint8_t *data, size_t length) noexcept 
     worker.io.output = worker.scratch_out
     worker.io.output_room = SCRATCH_BYTES
     worker.io.output_at = 0
-    worker.io.chores = 0
-    worker.io.chores_max = CHORES_UNBOUNDED
+    worker.io.barren = 0
+    worker.io.barren_max = BARREN_UNBOUNDED

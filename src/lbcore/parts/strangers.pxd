@@ -1,5 +1,5 @@
-"""Who counts in which of the node's two caps: connections that have not authenticated, in the order they
-came, and those that have."""
+"""Who counts in which of the node's two caps: those who were not let in yet, in the order they came, and
+those who were."""
 
 from libc.stdint cimport int64_t
 
@@ -12,7 +12,10 @@ from lbcore.sys.atomics cimport gauge_read
 cdef void stranger_enter(worker_t *worker, conn_t *conn) noexcept nogil
 # The one way out, also from close; harmless when it is out already.
 cdef void stranger_leave(worker_t *worker, conn_t *conn) noexcept nogil
-# Counts it as one of the node's connections. False: the node is full, REASON_NODE_FULL is set.
+# It is as good as a newcomer, to whom its place would go first.
+cdef void stranger_renew(worker_t *worker, conn_t *conn) noexcept nogil
+# Counts it as one of the node's connections, a stranger no more. False: the node is full, REASON_NODE_FULL is
+# set.
 cdef bint known_enter(worker_t *worker, conn_t *conn) noexcept nogil
 # The one way out; harmless when it is out already.
 cdef void known_leave(worker_t *worker, conn_t *conn) noexcept nogil

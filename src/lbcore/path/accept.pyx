@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from lbcore.codes cimport REASON_NODE_FULL, STAGE_ACCEPT, STEP_CLOSE, STEP_NEXT
 from lbcore.parts.cells cimport app_ref, listener_ref, listener_unref, tls_ref
-from lbcore.parts.headroom cimport headroom_is_short, headroom_ran_out
+from lbcore.parts.headroom cimport headroom_is_lacking, headroom_is_short, headroom_ran_out
 from lbcore.parts.rings cimport ring_push, ring_wake
 from lbcore.parts.slab cimport slab_take
 from lbcore.parts.strangers cimport known_enter, node_is_full, stranger_enter
@@ -26,10 +26,6 @@ from lbcore.sys.atomics cimport (
     gauge_take,
 )
 from lbcore.sys.linux cimport (
-    EMFILE,
-    ENFILE,
-    ENOBUFS,
-    ENOMEM,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     EAGAIN,
@@ -57,7 +53,7 @@ cdef conn_t *accept_next(listener_t *listener, worker_t *worker, bint *out_more)
     if fd < 0:
         if errno == EAGAIN:
             out_more[0] = False
-        elif errno in (EMFILE, ENFILE, ENOMEM, ENOBUFS):
+        elif headroom_is_lacking(errno):
             headroom_ran_out(worker)
             out_more[0] = False
         return NULL                      # else that client is gone already: ECONNABORTED and its kin

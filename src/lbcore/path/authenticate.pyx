@@ -11,7 +11,7 @@ from lbcore.codes cimport REASON_NO_CERTIFICATE, REASON_NONE, STEP_CLOSE, STEP_N
 from lbcore.parts.cells cimport verdict_ref
 from lbcore.parts.der cimport der_serial
 from lbcore.parts.revoked cimport revoked_judge
-from lbcore.parts.strangers cimport known_enter, stranger_leave
+from lbcore.parts.strangers cimport stranger_renew
 from lbcore.parts.verdicts cimport verdicts_find
 from lbcore.structs cimport verdict_t
 from lbcore.sys.linux cimport wall_ns
@@ -40,5 +40,5 @@ cdef step_t authenticate_step(conn_t *conn, worker_t *worker) noexcept nogil:
         conn.reason = worker.tls_engine.judge_peer(conn.client.tls, conn.tls.config)
         if conn.reason != REASON_NONE:
             return STEP_CLOSE
-    stranger_leave(worker, conn)
-    return STEP_NEXT if known_enter(worker, conn) else STEP_CLOSE
+    stranger_renew(worker, conn)
+    return STEP_NEXT

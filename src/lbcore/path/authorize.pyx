@@ -18,6 +18,7 @@ from lbcore.parts.early cimport early_watch
 from lbcore.parts.parking cimport parking_enter, parking_leave
 from lbcore.parts.policy cimport policy_judge
 from lbcore.parts.rings cimport ring_push, ring_wake
+from lbcore.parts.strangers cimport known_enter
 from lbcore.parts.timers cimport timer_arm, timer_disarm
 from lbcore.parts.verdicts cimport verdicts_find
 from lbcore.structs cimport ask_t, name_t
@@ -65,7 +66,7 @@ cdef step_t settle(conn_t *conn, worker_t *worker) noexcept nogil:
         conn.client_name = name_ref(conn.verdict.client)
     if conn.verdict.reason != REASON_NONE:
         return refuse(conn, conn.verdict.reason)
-    return STEP_NEXT
+    return STEP_NEXT if known_enter(worker, conn) else STEP_CLOSE
 
 
 cdef uint64_t tls_id(conn_t *conn) noexcept nogil:

@@ -8,7 +8,10 @@ written. Then the client's socket ends in the way its reason asks for (codes.pxd
   close_notify on its way.
 * reset: RST, for permanent refusals and aborts. Most clients take a bare FIN for a clean end. Where the TLS
   engine has sent an alert that says why, the alert takes its place, and lingers to be read.
-* close: for peers that never spoke TLS; lingers too when there is an alert to be read.
+* close: for peers that never spoke TLS; lingers too when there is an alert to be read. A node that became
+  full during a handshake has TLS to say it with, and ends clean.
+
+A socket that lingers counts as what it was, a stranger's or a client's, until it is closed.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -141,7 +144,6 @@ cdef void release_counts(conn_t *conn, worker_t *worker) noexcept nogil:
     counter_add(&conn.app.bytes_in, conn.client.bytes)
     counter_add(&conn.app.bytes_out, conn.upstream.bytes)
     gauge_give(&conn.app.open)
-    stranger_leave(worker, conn)
     release_limits(conn, worker)
 
 
@@ -260,6 +262,7 @@ cdef step_t release_client(conn_t *conn, worker_t *worker) noexcept nogil:
     tls_unref(conn.tls)
     app_unref(conn.app)
     listener_unref(conn.listener)
+    stranger_leave(worker, conn)
     known_leave(worker, conn)
     gauge_give(&worker.load)
     slab_give(&worker.slab, conn)

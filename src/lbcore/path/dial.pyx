@@ -18,7 +18,7 @@ from lbcore.codes cimport (
     reason_t,
 )
 from lbcore.parts.early cimport early_watch
-from lbcore.parts.headroom cimport headroom_ran_out
+from lbcore.parts.headroom cimport headroom_is_lacking, headroom_ran_out
 from lbcore.parts.health cimport health_dialled, health_failed
 from lbcore.parts.legs cimport leg_decrypt, leg_flush, leg_io, leg_put, leg_put_payload
 from lbcore.parts.poller cimport poller_want
@@ -40,9 +40,6 @@ from lbcore.sys.linux cimport (
     EAGAIN,
     EINPROGRESS,
     EINTR,
-    EMFILE,
-    ENFILE,
-    ENOBUFS,
     ENOMEM,
     EPERM,
     EPOLLIN,
@@ -91,7 +88,7 @@ cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
     if connect(conn.upstream.fd, <const sockaddr *>conn.picked.address, conn.picked.address_length) == 0:
         return connected(conn, worker)
     problem = errno
-    if problem in (EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM):
+    if problem in (EADDRNOTAVAIL, EPERM) or headroom_is_lacking(problem):
         return ours(conn, worker, problem)
     if problem != EINPROGRESS:
         return failed(conn, worker, REASON_CONNECT_FAILED, problem)
@@ -108,7 +105,7 @@ cdef int family_of(upstream_t *upstream) noexcept nogil:
 
 
 cdef step_t ours(conn_t *conn, worker_t *worker, int problem) noexcept nogil:
-    if problem in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+    if headroom_is_lacking(problem):
         headroom_ran_out(worker)         # or we would go on shaking hands with clients we cannot serve
     conn.sys_errno = problem
     conn.reason = REASON_CONNECT_FAILED

@@ -193,6 +193,7 @@ cdef void judge_ends(conn_t *conn, worker_t *worker) noexcept nogil:
             conn.reason = REASON_CLIENT_TRUNCATED
     if conn.reason != REASON_NONE:
         conn.active_ns = worker.now_ns
+        conn.ends_ns = earlier(worker.now_ns + conn.app.half_close_timeout_ns, conn.ends_ns)
 
 
 cdef void pass_on_end(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
@@ -325,8 +326,8 @@ cdef step_t go_quiet(conn_t *conn, worker_t *worker) noexcept nogil:
 
 
 cdef void shrink(worker_t *worker, leg_t *leg) noexcept nogil:
-    if leg.tls == NULL:
-        return
+    if leg.tls == NULL or leg.barren > 0:
+        return                           # s2n would lose a key update of which the first bytes are here
     if leg.flags & LEG_SHRUNK:
         worker.tls_engine.release_buffers(leg.tls)
     elif worker.tls_engine.go_idle(leg.tls):
@@ -341,7 +342,7 @@ cdef step_t deliver_then_end(conn_t *conn, worker_t *worker) noexcept nogil:
     A reset destroys what the kernel has not sent, so it waits until the peer has acknowledged
     everything, for a second after the last progress, or as long as a half-closed connection may stall
     while bytes still wait here. What the peer acknowledges is progress: a slow reader may need long for
-    what is in the kernel.
+    what is in the kernel. All of it has an end in `ends_ns`, or whoever takes a byte now and then would stay.
     """
     cdef bint from_client = conn.reason not in (REASON_UPSTREAM_RESET, REASON_UPSTREAM_TRUNCATED)
     cdef leg_t *source = &conn.client if from_client else &conn.upstream
@@ -364,8 +365,8 @@ cdef step_t deliver_then_end(conn_t *conn, worker_t *worker) noexcept nogil:
         target.owed = owed
     elif conn.app.half_close_timeout_ns > limit_ns:
         limit_ns = conn.app.half_close_timeout_ns
-    if conn.active_ns + limit_ns <= worker.now_ns or conn.ends_ns != 0 and conn.ends_ns <= worker.now_ns:
-        return STEP_CLOSE                # a peer that trickles does not outlive its lifetime
+    if conn.active_ns + limit_ns <= worker.now_ns or conn.ends_ns <= worker.now_ns:
+        return STEP_CLOSE
     leg_drop(worker, source)
     poller_want(worker.epoll_fd, conn, source, 0)
     poller_want(worker.epoll_fd, conn, target, EPOLLOUT if move_pending(source, target) else 0)

@@ -1,9 +1,9 @@
 """Stage 2, handshake: drive TLS 1.3 until it is done or late.
 
 Before any TLS object exists, the first nine bytes must look like a record that begins a ClientHello of
-reasonable length: a library would otherwise wait for as many bytes as `GET /` announces, or make room for
-what a hello does, and a TLS object for every stranger is what a flood wants. The deadline is absolute from
-accept: dripped bytes do not extend it. Input is bounded too.
+reasonable length: a TLS object for every stranger is what a flood wants. Plaintext that follows is looked at
+as it passes (parts/flight.pyx). The deadline is absolute from accept: dripped bytes do not extend it. Input
+is bounded too.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
@@ -14,7 +14,6 @@ from lbcore.codes cimport (
     REASON_HANDSHAKE_TIMEOUT,
     REASON_HANDSHAKE_TOO_BIG,
     REASON_NONE,
-    REASON_NOT_TLS,
     STEP_CLOSE,
     STEP_NEXT,
     STEP_WAIT,
@@ -23,12 +22,13 @@ from lbcore.codes cimport (
 from lbcore.parts.cells cimport name_ref
 from lbcore.parts.der cimport der_serial
 from lbcore.parts.early cimport early_keep
+from lbcore.parts.flight cimport FLIGHT_HEADER, flight_judge
 from lbcore.parts.legs cimport leg_flush, leg_io, leg_put
 from lbcore.parts.policy cimport policy_judge
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.revoked cimport revoked_judge
 from lbcore.parts.timers cimport timer_arm, timer_disarm
-from lbcore.structs cimport BATCH_MIN, LEG_READABLE, RECORD_MAX, name_t
+from lbcore.structs cimport BATCH_MIN, LEG_READABLE, name_t
 from lbcore.sys.linux cimport (
     EAGAIN,
     EINTR,
@@ -44,18 +44,12 @@ from lbcore.sys.linux cimport (
 from lbcore.tls.engine cimport TLS_DONE, TLS_FAILED, tls_failure_t, tls_io_t, tls_result_t
 
 cdef enum:
-    PREFACE = 9                  # the header of a record and that of the message in it
-    CONTENT_HANDSHAKE = 22       # RFC 8446, 5.1
-    MAJOR_VERSION = 3
-    CLIENT_HELLO = 1             # RFC 8446, 4
-    RECORD_MIN = 4
-    HELLO_MAX = 16384            # bytes; with post-quantum key shares they have some 2 000
     INPUT_MAX = 32768
 
 
 cdef step_t handshake_step(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef ssize_t got
-    cdef size_t kept = conn.preface_length
+    cdef size_t kept = conn.flight.header_length
     if conn.tls == NULL:
         return STEP_NEXT
     if not conn.client.watched:
@@ -70,7 +64,7 @@ cdef step_t handshake_step(conn_t *conn, worker_t *worker) noexcept nogil:
         return wait(conn, worker)
     conn.client.flags &= ~<uint32_t>LEG_READABLE
     if conn.client.tls == NULL:
-        memcpy(worker.scratch_in, conn.preface, kept)
+        memcpy(worker.scratch_in, conn.flight.header, kept)
     else:
         kept = 0
     got = recv(conn.client.fd, worker.scratch_in + kept, BATCH_MIN, 0)
@@ -79,6 +73,9 @@ cdef step_t handshake_step(conn_t *conn, worker_t *worker) noexcept nogil:
             return wait(conn, worker)
         conn.sys_errno = errno if got < 0 else 0
         return over(conn, REASON_CLIENT_GONE)
+    conn.reason = flight_judge(&conn.flight, worker.scratch_in + kept, <size_t>got)
+    if conn.reason != REASON_NONE:
+        return STEP_CLOSE
     return consume(conn, worker, kept + <size_t>got)
 
 
@@ -95,39 +92,12 @@ cdef step_t wait(conn_t *conn, worker_t *worker) noexcept nogil:
     return STEP_WAIT if conn.sys_errno == 0 else over(conn, REASON_ERROR)
 
 
-cdef uint32_t number(const uint8_t *data, int octets) noexcept nogil:
-    """In network byte order."""
-    cdef uint32_t value = 0
-    cdef int i
-    for i in range(octets):
-        value = (value << 8) | data[i]
-    return value
-
-
-cdef reason_t judge_preface(const uint8_t *data, size_t length) noexcept nogil:
-    """As far as can be told from `length` bytes, at least one."""
-    if data[0] != CONTENT_HANDSHAKE or length > 1 and data[1] != MAJOR_VERSION:
-        return REASON_NOT_TLS
-    if length >= 5 and not RECORD_MIN <= number(data + 3, 2) <= RECORD_MAX:
-        return REASON_NOT_TLS
-    if length >= 6 and data[5] != CLIENT_HELLO:
-        return REASON_NOT_TLS
-    if length >= PREFACE and number(data + 6, 3) > HELLO_MAX:
-        return REASON_HANDSHAKE_TOO_BIG
-    return REASON_NONE
-
-
 cdef step_t consume(conn_t *conn, worker_t *worker, size_t length) noexcept nogil:
     cdef tls_result_t result
     cdef tls_failure_t failure
     if conn.client.tls == NULL:
-        conn.reason = judge_preface(worker.scratch_in, length)
-        if conn.reason != REASON_NONE:
-            return STEP_CLOSE
-        if length < PREFACE:
-            memcpy(conn.preface, worker.scratch_in, length)
-            conn.preface_length = <uint8_t>length
-            return wait(conn, worker)
+        if length < <size_t>FLIGHT_HEADER:
+            return wait(conn, worker)    # they are in the flight's header
         conn.client.tls = worker.tls_engine.connection_new(worker.tls_pool, conn.tls.config, &worker.io)
         if conn.client.tls == NULL:
             return over(conn, REASON_ERROR)

@@ -104,9 +104,9 @@ cdef int copy(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noex
             source.flags |= LEG_CLEAN
         return 0
     adapt(source, <uint32_t>got, room)
-    conn.active_ns = worker.now_ns
     if source.tls != NULL:
         return decrypt(conn, worker, source, target, <size_t>got)
+    conn.active_ns = worker.now_ns
     source.bytes += <uint64_t>got
     source.lease -= got
     return leg_put_payload(worker, target, worker.scratch_in, <size_t>got)
@@ -140,7 +140,8 @@ cdef int decrypt(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target,
     source.bytes += used
     source.lease -= <int64_t>used
     if used == 0:
-        return 0
+        return 0                         # TLS talks to itself: not a sign of life
+    conn.active_ns = worker.now_ns
     return leg_put_payload(worker, target, worker.scratch_plain, used)
 
 

@@ -5,7 +5,7 @@ buffer, calls, and afterwards sends what `output` holds. All of it runs on the w
 connection; `config_*` run on set-up threads.
 
     input    taken from `input_at` by io_take; a call that answers WANT_READ has consumed everything, or
-             as many records without data as `chores_max` allows
+             more bytes of records without data than `barren_max`
     output   appended at `output_at`; the caller leaves room for the plaintext and the two overheads
 """
 
@@ -25,8 +25,9 @@ cdef struct tls_io_t:
     uint8_t *output
     size_t output_room
     size_t output_at
-    uint32_t chores              # records begun that carried no data, or none yet
-    uint32_t chores_max          # no further record is begun when there are so many
+    uint32_t barren              # bytes of records that carried no data, or none yet
+    uint32_t barren_before       # the same when the last record began
+    uint32_t barren_max          # with more than these no further record is begun
     # An engine that can still tell the client why asks, before the handshake is over, whether the native
     # policy refuses this leaf. REASON_NONE is no promise: only the stages after the handshake let in.
     reason_t (*judge)(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil
@@ -41,11 +42,12 @@ cdef inline size_t io_take(tls_io_t *io, void *buffer, size_t wanted) noexcept n
     if left == 0:
         return 0
     if wanted == RECORD_HEADER:
-        if io.chores >= io.chores_max:
+        if io.barren > io.barren_max:
             return 0
-        io.chores += 1
+        io.barren_before = io.barren
     if left > wanted:
         left = wanted
+    io.barren += <uint32_t>left
     memcpy(buffer, io.input + io.input_at, left)
     io.input_at += left
     return left
@@ -60,7 +62,7 @@ cdef enum tls_result_t:
 
 cdef struct tls_failure_t:
     reason_t reason      # the reason code this error stands for; REASON_ERROR: memory was out
-    const char *name     # the library's own name of it; static text
+    const char *name     # the library's own name of it; static text, never NULL
 
 
 cdef struct tls_material_t:

@@ -1,7 +1,7 @@
 """TLS 1.3 by the system's OpenSSL, 3.0 or newer; compiled only where its headers are.
 
-For whoever wants what s2n does not have: an exact alert for every refusal, Ed25519 and RSA-PSS client
-certificates, the operating system's own (FIPS) provider. Dearer per handshake.
+For whoever wants what s2n does not have: an exact alert for every refusal, Ed25519 client certificates, the
+operating system's own (FIPS) provider. Dearer per handshake.
 
 Theory of operation, where OpenSSL is not what one expects:
 
@@ -112,6 +112,8 @@ cdef void openssl_failure(void *connection, tls_failure_t *out_failure) noexcept
     cdef int reason = ERR_GET_REASON(error)
     cdef long verified = SSL_get_verify_result(link.ssl)
     out_failure.name = ERR_reason_error_string(error)
+    if out_failure.name == NULL:         # it has no words for alerts that nobody has defined
+        out_failure.name = b"an error without a name"
     if link.reason != REASON_NONE:
         out_failure.reason = link.reason
     elif verified != X509_V_OK:

@@ -103,7 +103,7 @@ cdef struct name_reason_t:
     const char *name
     reason_t reason
 
-cdef name_reason_t[19] REASONS_BY_NAME = [
+cdef name_reason_t[20] REASONS_BY_NAME = [
     name_reason_t(b"S2N_ERR_CERT_UNTRUSTED", REASON_UNKNOWN_CA),
     name_reason_t(b"S2N_ERR_CERT_EXPIRED", REASON_EXPIRED),
     name_reason_t(b"S2N_ERR_CERT_NOT_YET_VALID", REASON_NOT_YET_VALID),
@@ -123,6 +123,7 @@ cdef name_reason_t[19] REASONS_BY_NAME = [
     name_reason_t(b"S2N_ERR_UNKNOWN_PROTOCOL_VERSION", REASON_TLS_VERSION),
     name_reason_t(b"S2N_ERR_DEPRECATED_SECURITY_POLICY", REASON_TLS_VERSION),
     name_reason_t(b"S2N_ERR_ALLOC", REASON_ERROR),
+    name_reason_t(NULL, REASON_HANDSHAKE_FAILED),        # all others
 ]
 
 
@@ -140,13 +141,11 @@ cdef bint is_blocked() noexcept nogil:
 
 
 cdef void s2n_failure(void *connection, tls_failure_t *out_failure) noexcept nogil:
-    cdef int i
+    cdef const name_reason_t *row = REASONS_BY_NAME
     out_failure.name = error_name()
-    out_failure.reason = REASON_HANDSHAKE_FAILED
-    for i in range(19):
-        if same_text(out_failure.name, REASONS_BY_NAME[i].name):
-            out_failure.reason = REASONS_BY_NAME[i].reason
-            return
+    while row.name != NULL and not same_text(out_failure.name, row.name):
+        row += 1
+    out_failure.reason = row.reason
 
 
 # ---- bytes in and out ----------------------------------------------------------------------------

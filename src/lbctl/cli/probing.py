@@ -159,9 +159,9 @@ class _Client:
             except ssl.SSLCertVerificationError as error:
                 self._flush_quietly()  # the alert that says so
                 raise _Ended(Outcome.UNTRUSTED, error.verify_message) from None
-            except ssl.SSLEOFError:
-                raise _Ended(Outcome.CLOSED_EARLY, "end") from None
             except ssl.SSLError as error:
+                if _is_cut(error):
+                    raise _Ended(Outcome.CLOSED_EARLY, "end") from None
                 self._flush_quietly()
                 raise self._handshake_failure(error) from None
         self._note_session()
@@ -200,9 +200,9 @@ class _Client:
                 continue
             except ssl.SSLZeroReturnError:
                 raise _Ended(Outcome.TURNED_AWAY) from None
-            except ssl.SSLEOFError:
-                raise _Ended(Outcome.CUT) from None
             except ssl.SSLError as error:
+                if _is_cut(error):
+                    raise _Ended(Outcome.CUT) from None
                 raise _Ended(Outcome.REFUSED, _alert(error) or error.reason or str(error)) from None
             if not data:
                 raise _Ended(Outcome.TURNED_AWAY)
@@ -266,6 +266,11 @@ def _bare_flight(cipher: str) -> int:
     """
     digest = 48 if cipher.endswith("SHA384") else 32
     return 6 + 5 + 4 + digest + 1 + 16
+
+
+def _is_cut(error: ssl.SSLError) -> bool:
+    """Whether it says that the bytes ended without a TLS end; Python 3.11.2 has no class for OpenSSL 3's."""
+    return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 def _alert(error: ssl.SSLError) -> str:

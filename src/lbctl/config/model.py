@@ -64,7 +64,7 @@ class Node(Section):
     max_connections: Count | None = None
     """Refuses above this; derived from the file descriptor limit by default."""
     max_unauthenticated: Count = 4096
-    """Connections that have not authenticated yet."""
+    """TLS sockets that were not let in, or not yet; the oldest goes for a newcomer."""
     drain_timeout: DurationOrZero = 30.0
     """How long a stop waits for open connections."""
     limits: str | None = None

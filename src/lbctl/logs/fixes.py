@@ -14,7 +14,8 @@ from lbctl.policy import Rules
 _REISSUE = "give the client a new certificate of tls.client_ca (lbctl cert issue NAME)"
 _FIXED = {
     "node_full": "raise node.max_connections and the file descriptor limit, or add a node",
-    "unauthenticated_full": "raise node.max_unauthenticated, or find out who opens connections in vain",
+    "unauthenticated_full": "find out who opens connections in vain, or raise node.max_unauthenticated and"
+    " the file descriptor limit",
     "not_tls": "let the client speak TLS 1.3, or a TLS tunnel beside it",
     "tls_version": "let the client offer TLS 1.3",
     "handshake_timeout": "raise tls.handshake_timeout if the client is merely slow",

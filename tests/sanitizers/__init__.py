@@ -1,0 +1,1 @@
+"""What `.ci/sanitize` needs beside the tests: which leaks count, and which races are none."""
