@@ -86,6 +86,7 @@ def test_it_is_served_or_refused_and_nobody_else_notices(
             assert answer(lb, identity) == expected
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize("make", [thousands_of_names, a_long_subject, a_huge_key, a_long_chain])
 def test_it_leaves_no_memory_behind(
     balance: MakeBalancer, upstream: Upstream, pki: Pki, make: Callable[[Pki], Identity]

@@ -436,6 +436,7 @@ class Pusher:
         reset(self._sock)
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize("plaintext", [False, True], ids=["tls", "plaintext"])
 def test_memory_of_stalled_connections_is_bounded(
     balance: MakeBalancer, keep: Keep, pki: Pki, plaintext: bool

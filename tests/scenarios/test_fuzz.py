@@ -90,6 +90,7 @@ def test_bytes_after_every_flight(balance: MakeBalancer, upstream: Upstream, pki
     lb.wait_quiet()
 
 
+@pytest.mark.memory
 def test_refusals_do_not_cost_memory(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     lb = balance(upstream, engine={"handshake_timeout": 0.5})
     good = hello(lb)

@@ -22,6 +22,7 @@ BOUND = {"s2n": 16, "openssl": 32}[TLS_ENGINE] * 1024  # half of what it is with
 
 
 @pytest.mark.slow
+@pytest.mark.memory
 def test_idle_connections_are_small(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     # Never accepted by Python: only the balancer's memory grows in this process.
     lb = balance(keep(Upstream(accepting=False)))

@@ -35,6 +35,7 @@ def strangers(how: str, port: int, pki: Pki, identity: Identity) -> Iterator[Non
             clients.communicate()
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize("how", ["silent", "hello", "retry", "certificate"])
 def test_a_stranger_costs_less_than_64_kib(
     balance: MakeBalancer, upstream: Upstream, pki: Pki, how: str

@@ -497,6 +497,7 @@ def test_two_hundred_at_once_against_fifty_in_twenty_rounds(engine: Engine, keep
         assert limits.open == 0
 
 
+@pytest.mark.memory
 @pytest.mark.slow
 def test_ten_thousand_that_end_badly_leave_nothing(keep: Keep, front: Front) -> None:
     """By a reset, a failed dial, a timeout, a refusal and a stop."""
