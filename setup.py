@@ -19,8 +19,9 @@ MODULES = [
     "lbcore.codes",
     *(f"lbcore.parts.{name}" for name in (
         "opening", "cells", "rings", "slab", "timers", "poller", "chunks", "pipes", "bandwidth", "scopes",
-        "limiter", "health", "balance", "der", "proxy", "revoked", "policy", "verdicts", "flight", "sockets", "legs",
-        "early", "strangers", "headroom", "parking", "waiting", "succession", "pacing", "submissions", "orders",
+        "limiter", "health", "balance", "der", "proxy", "revoked", "policy", "verdicts", "flight", "sockets",
+        "legs", "early", "strangers", "headroom", "parking", "waiting", "succession", "pacing", "submissions",
+        "orders",
     )),
     "lbcore.tls_engines",
     "lbcore.tls.s2n",

@@ -263,7 +263,8 @@ cdef class UpstreamServer:
 def name_to_verify(address, tls):
     """What the certificate of a server at that address must say; addresses as inet_ntop writes them."""
     if tls.verify_name is not None:
-        return str(ipaddress.ip_address(tls.verify_name)) if is_ip_address(tls.verify_name) else tls.verify_name
+        name = tls.verify_name
+        return str(ipaddress.ip_address(name)) if is_ip_address(name) else name
     if address.startswith(UNIX):
         raise ValueError("tls: a unix socket has no name; say which with UpstreamTLS(verify_name=)")
     return str(split_address(address)[0])

@@ -520,7 +520,7 @@ cdef class Engine:
             Listener.
 
         Raises:
-            OSError: the port cannot be opened, or a certificate file cannot be read, one for an upstream's TLS
+            OSError: the port cannot be opened, or a certificate file cannot be read, those of upstreams
                 included.
             TypeError, ValueError: naming the argument.
             RuntimeError: the engine is not running.

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from lbctl import __version__, systemd
+from lbctl.alerts import Alerts
 from lbctl.config import Config, Loaded, Problem, check_files
 from lbctl.engine_port import EnginePort, Opened, Pulse, descriptor_limit
 from lbctl.errors import ConfigInvalid, ExitCode, LbctlError
@@ -31,6 +32,7 @@ from lbctl.logs import Descriptor, Journal, LineWriter, LogFile
 from lbctl.logs.bridge import bridged
 from lbctl.policy import Limiters
 from lbctl.signals import Signals
+from lbctl.upstreams import Upstreams
 
 TICK = 1.0  # seconds between looks at what is due
 PROGRESS = 5.0  # seconds between words about a drain
@@ -99,6 +101,12 @@ class Service:
                 undo.callback(state.close)  # after the engine: what it counted last is in it
             self.engine.start()
             undo.callback(self.engine.stop, 0.0)
+            self.alerts = Alerts(self.config.alerts, self.config.node.name, self.journal.event)
+            self.alerts.start()
+            undo.callback(self.alerts.close)
+            self.upstreams = Upstreams(self.engine.pools, self.journal.event, self.alerts.alert)
+            undo.callback(self.upstreams.stop)
+            self.upstreams.start()
             self.opened = self.engine.listen()
             if state is not None:
                 state.start(limiters)
@@ -163,14 +171,11 @@ class Service:
         """Once a second: says what has changed, and lets the journal do what is due."""
         now, before = self.engine.pulse(), self._pulse
         self._pulse = now
-        for app, address in sorted(now.ejected - before.ejected):
-            self.journal.event("upstream", app=app, upstream=address, state="DOWN", message="dials failed")
-        for app, address in sorted(before.ejected - now.ejected):
-            self.journal.event("upstream", app=app, upstream=address, state="UP", message="tried again")
         if now.accept_errors > before.accept_errors:
             count = now.accept_errors - before.accept_errors
             message = "connections could not be accepted; out of file descriptors or memory"
             self.journal.event("accept.failed", count=count, message=message)
+        self.upstreams.tick()
         self.journal.tick(now.dropped_records)
 
     def check_again(self) -> None:

@@ -87,7 +87,7 @@ def plan() -> str:
 def _banner(service: Service, certs: DemoCertificates, why: str) -> str:
     config, engine = service.config, service.engine
     app, limits = config.apps[APP], config.limits["default"]
-    addresses = ", ".join(upstream.address for upstream in app.upstreams)
+    addresses = ", ".join(upstream.place for upstream in app.upstreams)
     state = "new" if certs.created else "reused"
     print_ = certs.ca_fingerprint
     workers = f"{engine.workers} worker{'' if engine.workers == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The bridge to the data plane: the only module of lbctl that drives the engine.
+"""The bridge to the data plane: with lbctl.upstreams the only part of lbctl that drives the engine.
 
 It turns a `Config` into what the engine takes, and the engine's exceptions into sentences that name the
 key of the configuration.
@@ -20,6 +20,7 @@ from lbctl.config.model import App, Config
 from lbctl.config.values import shorten
 from lbctl.errors import LbctlError
 from lbctl.policy import Deferred, Limiters, Rules, make_authorizer
+from lbctl.upstreams import Pool
 
 if TYPE_CHECKING:
     from lbcore.stats import OpenConnection
@@ -83,12 +84,10 @@ class Pulse:
     Attributes:
         dropped_records: records the workers could not hand over, since the start.
         accept_errors: connections that could not be accepted, since the start.
-        ejected: upstreams left out after failed dials, as (app, address).
     """
 
     dropped_records: int = 0
     accept_errors: int = 0
-    ejected: frozenset[tuple[str, str]] = frozenset()
 
 
 def _say_nothing(event: str, **fields: object) -> None:
@@ -103,6 +102,9 @@ class EnginePort:
         on_records: gets the records, on a thread of the engine.
         limiters: of that configuration; new ones by default.
         say: gets events of the client store; nobody hears of them by default.
+
+    Attributes:
+        pools: the servers of each app.
 
     Thread-safety: after `start` every method may be called from any thread.
 
@@ -121,8 +123,12 @@ class EnginePort:
         self._rules = Rules(config)
         self._limiters = limiters if limiters is not None else Limiters(config)
         self._authorize = make_authorizer(config, self._rules, self._limiters, say)
-        self._applications: list[lbcore.Application] = []
+        drain = config.node.drain_timeout
         try:
+            self.pools = {
+                name: Pool(name, app, self._limiters.application(name), drain)
+                for name, app in config.apps.items()
+            }
             self._engine = lbcore.Engine(
                 workers=config.node.workers,
                 max_connections=config.node.max_connections,
@@ -219,13 +225,7 @@ class EnginePort:
     def pulse(self) -> Pulse:
         """How it is doing now."""
         stats = self._engine.stats()
-        ejected = frozenset(
-            (application.name, upstream.address)
-            for application in self._applications
-            for upstream in application.upstreams
-            if upstream.ejected
-        )
-        return Pulse(stats["log_dropped"], stats["accept_errors"], ejected)
+        return Pulse(stats["log_dropped"], stats["accept_errors"])
 
     def connections(self) -> list[OpenConnection]:
         """The open connections, each as a dict."""
@@ -234,41 +234,28 @@ class EnginePort:
     # ---- details
 
     def _open(self, name: str, app: App) -> lbcore.Listener:
-        application = _application(name, app, self._limiters.application(name))
-        self._applications.append(application)
+        application = self.pools[name].application
         if app.plaintext:
             source_limits = self._limiters.source_class(name, self._rules.class_name(None, name))
-            return self._engine.listen(application, app.listen, plaintext=True, source_limits=source_limits)
+            return self._engine.listen(
+                application,
+                app.listen,
+                plaintext=True,
+                source_limits=source_limits,
+                proxy_protocol_from=app.proxy_protocol_from,
+            )
         return self._engine.listen(
-            application, app.listen, tls=_server_tls(self._config, app), authorize=self._authorize
+            application,
+            app.listen,
+            tls=_server_tls(self._config, app),
+            authorize=self._authorize,
+            proxy_protocol_from=app.proxy_protocol_from,
         )
 
 
 def descriptor_limit() -> int:
     """The soft limit of open files; -1 is none."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def _application(name: str, app: App, limits: lbcore.RateLimitManager | None) -> lbcore.Application:
-    upstreams = [
-        lbcore.UpstreamServer(server.address, server.weight, max_connections=server.max_connections)
-        for server in app.upstreams
-    ]
-    return lbcore.Application(
-        name,
-        upstreams,
-        max_connections=app.max_connections,
-        limits=limits,
-        connect_timeout=app.connect.timeout,
-        connect_attempts=app.connect.attempts,
-        idle_timeout=app.idle_timeout,
-        half_close_timeout=app.half_close_timeout,
-        tcp_keepalive=app.tcp_keepalive,
-        on_truncated=app.on_truncated,
-        passive_failures=app.health.passive.failures,
-        passive_eject=app.health.passive.eject,
-        max_ejected=app.health.passive.max_ejected,
-    )
 
 
 def _server_tls(config: Config, app: App) -> lbcore.ServerTLS:

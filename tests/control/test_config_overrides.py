@@ -146,8 +146,8 @@ def test_a_value_is_taken_as_it_is() -> None:
             "--set node.workers: error: node.workers: expected auto or a whole number from 1 to 64",
         ),
         (
-            "apps.orders-db.proxy_protocol=v2",
-            "--set apps.orders-db.proxy_protocol: error: apps.orders-db.proxy_protocol: "
+            "apps.orders-db.on_revoke=close",
+            "--set apps.orders-db.on_revoke: error: apps.orders-db.on_revoke: "
             "not supported in this version",
         ),
     ],

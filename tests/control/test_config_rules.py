@@ -126,7 +126,7 @@ UPSTREAM = [{"address": "10.0.0.9:80"}]
         ),
         ("node.limits", "bach", "node.limits: unknown class of limits 'bach'; did you mean 'batch'?"),
         ("node.limits_file", 7, "node.limits_file: expected text"),
-        ("apps.web.upstreams.0.address", "unix:/x", "unix: addresses are not supported in this version"),
+        ("apps.web.listen", "unix:/x", "expected HOST:PORT; clients do not arrive on a unix socket"),
         ("apps.web.idle_timeout", "0s", "a duration must be at least 1ms"),
         ("apps.web.health.passive", {"max_ejected": "150%"}, "expected 0% to 100%"),
         ("apps.web.alpn", ["ä"], "an ALPN protocol is"),
@@ -144,12 +144,6 @@ def test_a_key_without_its_feature_is_refused_and_never_ignored(pattern: tuple[s
     names = {"apps": "web", "limits": "batch", "clients": "alice", "upstreams": "0"}
     path = [names[pattern[i - 1]] if part == "*" else part for i, part in enumerate(pattern)]
     assert messages(changed(".".join(path), "x")) == [f"{'.'.join(path)}: not supported in this version"]
-
-
-def test_an_upstream_by_name_is_one_error_and_not_a_missing_address() -> None:
-    assert messages(changed("apps.web.upstreams", [{"dns": "db.internal"}])) == [
-        "apps.web.upstreams.0.dns: not supported in this version"
-    ]
 
 
 def test_different_faults_are_reported_together() -> None:

@@ -153,11 +153,11 @@ def test_an_address_has_one_spelling(text: str, canonical: str) -> None:
         ("10.0.0.2:http", "'http' is not a port"),
         (
             "db.internal:5432",
-            r"'db.internal' is not an IP address; names come with 'dns:', which is not supported",
+            r"'db.internal' is not an IP address; an upstream with a name is written as dns: NAME",
         ),
         ("[10.0.0.1]:80", "square brackets"),
         ("[fe80::1%eth0]:80", "zone"),
-        ("unix:/run/db.sock", "unix: addresses are not supported in this version"),
+        ("unix:/run/db.sock", "expected HOST:PORT; clients do not arrive on a unix socket"),
         ("010.0.0.1:80", "not an IP address"),
     ],
 )

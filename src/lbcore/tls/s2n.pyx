@@ -353,7 +353,8 @@ cdef void *s2n_client_make(tls_pool_t *pool, void *config, tls_io_t *io, const c
 cdef void s2n_connection_end(tls_pool_t *pool, void *connection) noexcept nogil:
     cdef s2n_connection *self = <s2n_connection *>connection
     cdef pool_t *both = <pool_t *>pool
-    cdef wiped_t *wiped = &both.clients if api.s2n_connection_get_ctx(self) == <void *>CLIENT else &both.servers
+    cdef bint is_client = api.s2n_connection_get_ctx(self) == <void *>CLIENT
+    cdef wiped_t *wiped = &both.clients if is_client else &both.servers
     if wiped.count < POOL_MAX and api.s2n_connection_wipe(self) == 0:
         # Off the config, which may be freed while this one waits in the pool.
         if api.s2n_connection_set_config(self, idle_config) == 0:

@@ -74,7 +74,7 @@ def _show_plan(loaded: Loaded) -> None:
     if warnings:
         click.echo(render(warnings), err=True)
     for name, app in loaded.config.apps.items():
-        upstreams = ", ".join(upstream.address for upstream in app.upstreams)
+        upstreams = ", ".join(upstream.place for upstream in app.upstreams)
         plain = "  (plaintext)" if app.plaintext else ""
         click.echo(f"would open {app.listen} for {name} → {upstreams}{plain}")
     access = loaded.config.logging.access.file

@@ -8,7 +8,8 @@ from typing import Any
 
 from lbctl.config.faults import Fault, Path, dotted
 from lbctl.config.references import section
-from lbctl.config.values import parse_serial, shorten, split_address
+from lbctl.config.upstream_rules import PLACES
+from lbctl.config.values import UNIX, parse_serial, shorten, split_address
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -58,16 +59,27 @@ def _plain_v4(address: Address) -> Address:
 
 
 def _upstreams(app: str, upstreams: Any) -> Iterator[Fault]:
-    seen: dict[tuple[Address, int], int] = {}
+    seen: dict[Any, int] = {}
     for index, upstream in enumerate(upstreams if isinstance(upstreams, list | tuple) else ()):
-        address = _address(section({"": upstream}, "").get("address"))
-        if address is None:
-            continue
-        first = seen.setdefault(address, index)
-        if first != index:
-            path: Path = ("apps", app, "upstreams", index, "address")
-            also: Path = ("apps", app, "upstreams", first, "address")
-            yield Fault(path, f"the same upstream as {dotted(also[:-1])}", also=also)
+        for key in PLACES:
+            place = _place(key, section({"": upstream}, ""))
+            if place is None:
+                continue
+            first = seen.setdefault((key, place), index)
+            if first != index:
+                path: Path = ("apps", app, "upstreams", index, key)
+                also: Path = ("apps", app, "upstreams", first, key)
+                yield Fault(path, f"the same upstream as {dotted(also[:-1])}", also=also)
+
+
+def _place(key: str, upstream: dict[str, Any]) -> object:
+    """What tells this upstream from others; None when it has no such key, or nothing that can be compared."""
+    value = upstream.get(key)
+    if not isinstance(value, str):
+        return None
+    if key == "address":
+        return value if value.startswith(UNIX) else _address(value)
+    return (value.lower(), str(upstream.get("port")))
 
 
 def _circles(name: str, app: dict[str, Any]) -> Iterator[Fault]:

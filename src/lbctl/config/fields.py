@@ -6,6 +6,7 @@ The JSON Schema of each type describes the file.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,13 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, Wi
 from pydantic.fields import FieldInfo
 
 from lbctl.config import limit_values, store_url, values
+from lbctl.config.host_names import parse_host_name, parse_service_name
 from lbctl.config.spelling import Expanded, NumberLike, Override, Reading
 
 COUNT_MAX = 2**31 - 1
 WEIGHT_MAX = 65535
+PORT_MAX = 65535
+CHECK_BYTES_MAX = 4096  # that a health check sends or expects
 # What the core can do; a test compares them.
 ATTEMPTS_MAX = 8
 WORKERS_MAX = 64
@@ -143,13 +147,48 @@ def _listen_address(value: object) -> str:
     return values.parse_address(_text(value))
 
 
-def _upstream_address(value: object) -> str:
-    host, port = values.split_address(_text(value))
+def _upstream_address(value: object, info: ValidationInfo) -> str:
+    text = _text(value)
+    if text.startswith(values.UNIX):
+        path = _path(text.removeprefix(values.UNIX), info)
+        return values.UNIX + values.check_unix_path(str(path))
+    host, port = values.split_address(text)
     if port == 0:
         raise ValueError("expected HOST:PORT; port 0 is not a place to connect to")
     if host.is_unspecified or host.is_multicast:
         raise ValueError(f"{host} is not a place to connect to")
-    return values.parse_address(_text(value))
+    return values.parse_address(text)
+
+
+def _host_name(value: object) -> str:
+    return parse_host_name(_text(value))
+
+
+def _service_name(value: object) -> str:
+    return parse_service_name(_text(value))
+
+
+def _verify_name(value: object) -> str:
+    try:
+        return str(ipaddress.ip_address(_text(value)))
+    except ValueError:
+        return parse_host_name(_text(value))
+
+
+def _network(value: object) -> str:
+    try:
+        return str(ipaddress.ip_network(_text(value)))
+    except ValueError:
+        raise ValueError("expected an IP address or a network such as 10.0.0.0/8") from None
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    found = values.parse_bytes(_text(value))
+    if len(found) > CHECK_BYTES_MAX:
+        raise ValueError(f"at most {CHECK_BYTES_MAX} bytes")
+    return found
 
 
 def _store_url(value: object) -> str:
@@ -279,7 +318,39 @@ _ADDRESS_SCHEMA = WithJsonSchema(
     {"type": "string", "pattern": values.ADDRESS_PATTERN, "examples": ["0.0.0.0:443", "[::]:443"]}
 )
 ListenAddress = Annotated[str, BeforeValidator(_listen_address), _ADDRESS_SCHEMA]
-UpstreamAddress = Annotated[str, BeforeValidator(_upstream_address), _ADDRESS_SCHEMA]
+UpstreamAddress = Annotated[
+    str,
+    BeforeValidator(_upstream_address),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": f"{values.ADDRESS_PATTERN}|^{values.UNIX}.+$",
+            "examples": ["10.0.1.11:5432", "[::1]:5432", "unix:/run/app.sock"],
+        }
+    ),
+]
+_TEXT_SCHEMA = {"type": "string", "minLength": 1}
+HostName = Annotated[
+    str, BeforeValidator(_host_name), WithJsonSchema(_TEXT_SCHEMA | {"examples": ["metrics.internal"]})
+]
+ServiceName = Annotated[
+    str,
+    BeforeValidator(_service_name),
+    WithJsonSchema(_TEXT_SCHEMA | {"examples": ["_metrics._tcp.internal"]}),
+]
+VerifyName = Annotated[
+    str, BeforeValidator(_verify_name), WithJsonSchema(_TEXT_SCHEMA | {"examples": ["metrics.internal"]})
+]
+Network = Annotated[
+    str, BeforeValidator(_network), WithJsonSchema(_TEXT_SCHEMA | {"examples": ["10.0.0.0/8", "::1"]})
+]
+Bytes = Annotated[
+    bytes,
+    BeforeValidator(_bytes),
+    _spelled(lambda value: value.decode("latin-1") if value is not None else None),
+    WithJsonSchema(_TEXT_SCHEMA | {"examples": ["PING\r\n"]}),
+]
+Port = Annotated[int, BeforeValidator(_count_to(PORT_MAX)), _count_schema(PORT_MAX)]
 StoreUrl = Annotated[
     str,
     BeforeValidator(_store_url),

@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from lbctl.config.faults import Fault
 from lbctl.config.faults import Path as KeyPath
 from lbctl.config.load import Loaded
-from lbctl.config.model import ClientStore, Config
+from lbctl.config.model import ClientStore, Config, UpstreamTls
 from lbctl.config.places import Places
 from lbctl.config.problem import Problem
 from lbctl.config.values import format_duration, shorten
@@ -56,12 +56,14 @@ def _problem(places: Places, fault: Fault) -> Problem:
 
 
 def _faults(config: Config, now: datetime) -> Iterator[Fault]:
+    warn = config.tls.expiry_warning if config.tls is not None else ()
     if config.client_store is not None:
-        warn = config.tls.expiry_warning if config.tls is not None else ()
-        yield from _store(config.client_store, warn, now)
+        yield from _server(config.client_store, ("client_store",), warn, now)
+    for name, app in config.apps.items():
+        if app.upstream_tls is not None:
+            yield from _server(app.upstream_tls, ("apps", name, "upstream_tls"), warn, now)
     if config.tls is None:
         return
-    warn = config.tls.expiry_warning
     if any(app.tls is None and not app.plaintext for app in config.apps.values()):
         yield from _pair(config.tls.cert, config.tls.key, ("tls",), warn, now)
     yield from _client_ca(config.tls.client_ca, ("tls", "client_ca"), warn, now)
@@ -95,15 +97,17 @@ def _pair(
         yield Fault(key_at, f"{_show(private)} is not the key of the certificate {_show(cert)}")
 
 
-def _store(store: ClientStore, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
-    """What the client store is trusted by, and what we show it."""
-    if store.ca is not None:
-        ca_at = ("client_store", "ca")
-        found = yield from _read(ca_at, store.ca, x509.load_pem_x509_certificates, "certificate")
+def _server(
+    server: ClientStore | UpstreamTls, at: KeyPath, warn: tuple[float, ...], now: datetime
+) -> Iterator[Fault]:
+    """What a server that we are the client of is trusted by, and what we show it."""
+    if server.ca is not None:
+        ca_at = (*at, "ca")
+        found = yield from _read(ca_at, server.ca, x509.load_pem_x509_certificates, "certificate")
         if found and len(found) == 1:  # in a bundle some may well have ended
-            yield from _dates(found[0], ca_at, store.ca, warn, now)
-    if store.cert is not None and store.key is not None:
-        yield from _pair(store.cert, store.key, ("client_store",), warn, now, shown_to="servers")
+            yield from _dates(found[0], ca_at, server.ca, warn, now)
+    if server.cert is not None and server.key is not None:
+        yield from _pair(server.cert, server.key, at, warn, now, shown_to="servers")
 
 
 def _client_ca(path: Path, at: KeyPath, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:

@@ -23,21 +23,27 @@ from lbctl.config.fields import (
     Attempts,
     AutoCount,
     Bandwidth,
+    Bytes,
     Count,
     Duration,
     DurationOrZero,
     FilePath,
     FilePaths,
     Flag,
+    HostName,
     Keepalive,
     ListenAddress,
     Name,
+    Network,
+    Port,
     Rate,
     Sample,
     Serial,
+    ServiceName,
     Share,
     StoreUrl,
     UpstreamAddress,
+    VerifyName,
     Version,
     Weight,
     Window,
@@ -142,14 +148,27 @@ class LimitClass(Section):
 
 
 class Upstream(Section):
-    """One server behind an app."""
+    """One server behind an app, or all that a name stands for: one of address, dns and srv."""
 
-    address: UpstreamAddress
-    """HOST:PORT, an IP address."""
+    address: UpstreamAddress | None = None
+    """HOST:PORT, an IP address; or unix: and the path of a socket."""
+    dns: HostName | None = None
+    """A host name, with `port` beside it: every address it has, asked for again at its TTL."""
+    port: Port | None = None
+    """The port of `dns`."""
+    srv: ServiceName | None = None
+    """The name of SRV records, which have ports and weights of their own."""
     weight: Weight = 1
     """Its share relative to the others."""
     max_connections: Count | None = None
-    """Never more open connections than this."""
+    """Never more open connections than this; each, where a name stands for several."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        if self.dns is not None:
+            return f"dns:{self.dns}:{self.port}"
+        return f"srv:{self.srv}" if self.srv is not None else str(self.address)
 
 
 class Connect(Section):
@@ -172,9 +191,32 @@ class PassiveHealth(Section):
     """Never more of an app's upstreams left out than this."""
 
 
+class ActiveHealth(Section):
+    """Checks of every upstream, whether clients come or not."""
+
+    type: Literal["tcp", "tls"] = "tcp"
+    """tcp: it can be connected to. tls: its certificate is what `upstream_tls` demands as well."""
+    interval: Duration = 2.0
+    """From one check to the next."""
+    timeout: Duration = 1.0
+    """For a whole check; at most `interval`."""
+    rise: Count = 2
+    """Passed checks in a row before one that is down is up."""
+    fall: Count = 3
+    """Failed checks in a row before one that is up is down."""
+    jitter: Share = 0.1
+    """The share of `interval` that is left off at random, so that checks do not come together."""
+    send: Bytes | None = None
+    """Text to send first."""
+    expect: Bytes | None = None
+    """What the answer must begin with."""
+
+
 class Health(Section):
     """When an upstream is left out."""
 
+    active: ActiveHealth | None = None
+    """Off by default."""
     passive: PassiveHealth = PassiveHealth()
 
 
@@ -185,6 +227,20 @@ class AppTls(Section):
     """The certificate chain, PEM, leaf first."""
     key: FilePath
     """Its private key, PEM; refused when group or world readable."""
+
+
+class UpstreamTls(Section):
+    """TLS 1.3 to the upstreams of an app; their certificates are always verified."""
+
+    ca: FilePath
+    """The CA certificates that theirs must come from, PEM."""
+    cert: FilePath | None = None
+    """The certificate chain we show them, PEM, leaf first."""
+    key: FilePath | None = None
+    """The private key of that, PEM; refused when group or world readable."""
+    verify_name: VerifyName | None = None
+    """What their certificates must say: a host name, told to them as well (SNI), or an IP address; by
+    default the name of a `dns` upstream, else the upstream's IP address."""
 
 
 class App(Section):
@@ -200,6 +256,21 @@ class App(Section):
     max_connections: Count | None = None
     """Open connections of all clients together."""
     connect: Connect = Connect()
+    upstream_tls: UpstreamTls | None = None
+    """Speak TLS to the upstreams; plain TCP by default."""
+    proxy_protocol: Literal["v1", "v2", "v2+tls"] | None = None
+    """Tell the upstreams first who the client is; v2+tls: with its name, serial and certificate."""
+    proxy_protocol_from: tuple[Network, ...] = ()
+    """Balancers in front of this one that do so, and are believed: addresses or networks."""
+    affinity: Literal["client"] | None = None
+    """A client comes to the same upstream again, as long as that is up and has room."""
+    slow_start: Duration | None = None
+    """How long an upstream that comes, or comes back, takes to its full weight; off by default."""
+    on_down: Literal["keep", "drain", "cut"] = "keep"
+    """Open connections to an upstream that checks find down: keep them, give them
+    `node.drain_timeout`, or end them."""
+    on_remove: Literal["keep", "drain", "cut"] = "drain"
+    """The same for an upstream that is removed, as by a name that no longer has its address."""
     idle_timeout: Duration = 1800.0
     """No byte either way for this long ends the connection."""
     half_close_timeout: Duration = 60.0

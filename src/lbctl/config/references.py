@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lbctl.config.faults import Fault, Path, did_you_mean
-from lbctl.config.values import parse_rate, shorten
+from lbctl.config.values import DURATION_MAX, parse_duration, parse_rate, shorten
 
 DEFAULT_CLASS = "default"
 REFILL_MAX = 1e9  # seconds; the limiter counts in nanoseconds
@@ -16,6 +16,19 @@ def section(tree: Any, name: str) -> dict[str, Any]:
     """The mapping under a key; empty when it is something else (which a field rule reports)."""
     found = tree.get(name) if isinstance(tree, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def seconds(value: object, default: float) -> float | None:
+    """A duration as it was written; None when it is wrong, which a field rule reports."""
+    if value is None:
+        return default
+    try:
+        if isinstance(value, str):
+            return parse_duration(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(value) if number and 0 < value <= DURATION_MAX else None  # type: ignore[arg-type, operator]  # number
+    except ValueError:
+        return None
 
 
 def with_default_class(tree: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from lbctl.config.faults import Fault, Path
-from lbctl.config.references import section
-from lbctl.config.values import DURATION_MAX, format_duration, parse_duration
+from lbctl.config.references import seconds, section
+from lbctl.config.values import format_duration
 
 AT: Path = ("client_store",)
 AUTHORIZE_TIMEOUT, TIMEOUT, TTL = 2.0, 1.0, 60.0  # seconds, by default; the model has the same
@@ -37,8 +37,8 @@ def _files(store: dict[str, Any]) -> Iterator[Fault]:
 
 def _patience(store: dict[str, Any], tree: dict[str, Any]) -> Iterator[Fault]:
     """The store's answer must come in time to be passed on."""
-    timeout = _seconds(store.get("timeout"), TIMEOUT)
-    whole = _seconds(tree.get("authorize_timeout"), AUTHORIZE_TIMEOUT)
+    timeout = seconds(store.get("timeout"), TIMEOUT)
+    whole = seconds(tree.get("authorize_timeout"), AUTHORIZE_TIMEOUT)
     if timeout is not None and whole is not None and timeout > whole / 2:
         yield Fault(
             (*AT, "timeout"),
@@ -54,19 +54,6 @@ def _staleness(store: dict[str, Any]) -> Iterator[Fault]:
     if store.get("on_failure") in (None, "deny"):
         yield Fault(at, "nothing is stale without on_failure: stale; write that, or remove this", at="key")
         return
-    longest, ttl = _seconds(store["max_stale"], 0.0), _seconds(store.get("ttl"), TTL)
+    longest, ttl = seconds(store["max_stale"], 0.0), seconds(store.get("ttl"), TTL)
     if longest is not None and ttl is not None and longest <= ttl:
         yield Fault(at, f"expected more than the ttl ({format_duration(ttl)}): until then nothing is stale")
-
-
-def _seconds(value: object, default: float) -> float | None:
-    """A duration as it was written; None when it is wrong, which a field rule reports."""
-    if value is None:
-        return default
-    try:
-        if isinstance(value, str):
-            return parse_duration(value)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if number and 0 < value <= DURATION_MAX else None  # type: ignore[arg-type, operator]  # number
-    except ValueError:
-        return None

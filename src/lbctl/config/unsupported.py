@@ -1,6 +1,6 @@
 """Keys and values of the configuration's contract whose feature this version does not have.
 
-They are refused by name: an operator who wrote `upstream_tls` must never get plaintext.
+They are refused by name: an operator who wrote `on_revoke: close` must never get sessions that go on.
 """
 
 from __future__ import annotations
@@ -14,14 +14,7 @@ KEYS: tuple[tuple[str, ...], ...] = (
     ("cluster",),
     ("on_revoke",),
     ("tls", "on_revoke"),
-    ("apps", "*", "upstream_tls"),
-    ("apps", "*", "proxy_protocol"),
-    ("apps", "*", "slow_start"),
     ("apps", "*", "on_revoke"),
-    ("apps", "*", "health", "active"),
-    ("apps", "*", "upstreams", "*", "dns"),
-    ("apps", "*", "upstreams", "*", "port"),
-    ("apps", "*", "upstreams", "*", "srv"),
     ("clients", "*", "on_revoke"),
 )
 

@@ -22,6 +22,8 @@ DURATION_MAX = 10 * 365 * 86400.0  # seconds; longer is a typing error, and a ti
 RATE_MIN = 1e-6  # per second: one in eleven days
 RATE_MAX = 1e6  # per second; the limiter counts in nanoseconds
 SERIAL_BITS = 160  # 20 octets
+UNIX = "unix:"  # before the path of a socket
+UNIX_PATH_MAX = 107  # bytes, unix(7)
 
 _SECONDS = {
     "ms": Decimal("0.001"),
@@ -141,8 +143,8 @@ def format_serial(serial: int) -> str:
 
 def split_address(text: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
     """Host and port of "10.0.0.1:5432" or "[::1]:5432"."""
-    if text.startswith("unix:"):
-        raise ValueError("unix: addresses are not supported in this version; write HOST:PORT")
+    if text.startswith(UNIX):
+        raise ValueError("expected HOST:PORT; clients do not arrive on a unix socket")
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not host or (":" in host and not bracketed):
@@ -166,7 +168,7 @@ def _ip_literal(host: str, bracketed: bool) -> ipaddress.IPv4Address | ipaddress
     except ValueError:
         raise ValueError(
             f"'{shorten(host)}' is not an IP address; "
-            "names come with 'dns:', which is not supported in this version"
+            "an upstream with a name is written as dns: NAME with port: N"
         ) from None
     if bracketed != (address.version == 6):
         raise ValueError("square brackets belong around IPv6 addresses only")
@@ -179,6 +181,29 @@ def parse_address(text: str) -> str:
     """An address in its one canonical spelling; port 0 lets the kernel choose."""
     host, port = split_address(text)
     return f"[{host}]:{port}" if host.version == 6 else f"{host}:{port}"
+
+
+def check_unix_path(path: str) -> str:
+    """An absolute path that a unix socket can have.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if "\0" in path or not 1 < len(path.encode()) <= UNIX_PATH_MAX:
+        raise ValueError(f"the path of a unix socket has 1 to {UNIX_PATH_MAX} bytes, directories included")
+    return path
+
+
+def parse_bytes(text: str) -> bytes:
+    """The bytes that text stands for: each character one of them, as "\\xff" in double quotes.
+
+    Raises:
+        ValueError: a character is no byte.
+    """
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError('each character is one byte; write others as bytes, such as "\\xc3\\xa9"') from None
 
 
 def check_name(name: str) -> str:

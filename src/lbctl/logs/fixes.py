@@ -64,6 +64,9 @@ def fix(record: Record, rules: Rules) -> str | None:
             return f"see that the servers in {dotted(('apps', app, 'upstreams'))} answer and have room"
         case "connect_failed":
             return f"see that {record.upstream or 'the upstream'} listens and can be reached from here"
+        case "upstream_tls":
+            server = record.upstream or "the upstream"
+            return f"see what certificate {server} has, and {dotted(('apps', app, 'upstream_tls'))}"
     return _FIXED.get(record.reason)
 
 

@@ -1,0 +1,126 @@
+"""All pools, with the look-ups and the checks that drive them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from lbctl.health import Checker, Result, Target
+from lbctl.names import Found, Resolver
+from lbctl.upstreams.pool import Pool
+from lbctl.upstreams.server import check
+from lbctl.upstreams.watch import Alert, Watch
+
+FIRST_ANSWERS = 5.0  # seconds that the start waits for names
+
+Key = tuple[str, int]  # an app, and the place of a name in its `upstreams`
+
+
+class Upstreams:
+    """Keeps the servers of all apps up to date.
+
+    Args:
+        pools: by the name of the app.
+        say: gets events.
+        alert: gets alerts.
+
+    Thread-safety: `start`, `tick` and `stop` from one thread.
+    """
+
+    def __init__(self, pools: Mapping[str, Pool], say: Callable[..., None], alert: Alert) -> None:
+        self._pools, self._say = pools, say
+        self._watch = Watch(say, alert)
+        self._names = {(pool.name, index): name for pool in pools.values() for index, name in pool.names()}
+        self._checked = {pool.name for pool in pools.values() if pool.app.health.active is not None}
+        self._checker = Checker(self._on_result) if self._checked else None
+        self._resolver = Resolver(self._on_answer, self._on_problem) if self._names else None
+        self._changing = threading.Lock()
+        self._targets: dict[str, dict[str, Target]] = {}
+        self._heard: set[Key] = set()
+        self._all_heard = threading.Event()
+
+    def start(self) -> None:
+        """Starts to look up and to check. Waits for the first answers, for a bounded time.
+
+        Raises:
+            OSError, ValueError: a file that checks need cannot be used.
+        """
+        for pool in self._pools.values():
+            self._retarget(pool)
+        if self._resolver is not None:
+            for key, name in self._names.items():
+                self._resolver.add(key, name)
+            self._resolver.start()
+            self._all_heard.wait(FIRST_ANSWERS)
+        if self._checker is not None:
+            self._checker.start()
+
+    def stop(self) -> None:
+        """Ends look-ups and checks."""
+        if self._resolver is not None:
+            self._resolver.stop()
+        if self._checker is not None:
+            self._checker.stop()
+
+    def tick(self) -> None:
+        """Once a second: says what has changed, and lets those go that have left."""
+        for pool in self._pools.values():
+            pool.sweep()
+        self._watch.look(self._pools.values())
+
+    # ---- names; on the resolver's thread
+
+    def _on_answer(self, key: Key, found: Sequence[Found]) -> None:
+        app, index = key
+        pool = self._pools[app]
+        before = {address for _, address in pool.wanted()}
+        try:
+            pool.answer(index, found)
+        except (OSError, ValueError) as error:
+            self._say("upstream", app=app, message=f"a server of {self._place(key)} cannot be used: {error}")
+        after = {address for _, address in pool.wanted()}
+        for address in sorted(after - before):
+            self._say("upstream", app=app, upstream=address, state="ADDED", message=self._place(key))
+        for address in sorted(before - after):
+            self._say("upstream", app=app, upstream=address, state="REMOVED", message=self._place(key))
+        self._retarget(pool)
+        self._hear(key)
+
+    def _on_problem(self, key: Key, problem: str) -> None:
+        self._say("names", app=key[0], name=self._place(key), message=problem)
+        self._hear(key)
+
+    def _hear(self, key: Key) -> None:
+        self._heard.add(key)
+        if len(self._heard) == len(self._names):
+            self._all_heard.set()
+
+    def _place(self, key: Key) -> str:
+        app, index = key
+        return self._pools[app].app.upstreams[index].place
+
+    # ---- checks; results come on the checker's thread
+
+    def _retarget(self, pool: Pool) -> None:
+        """Checks those that are wanted, and no others."""
+        if self._checker is None or pool.name not in self._checked:
+            return
+        with self._changing:
+            targets = self._targets.setdefault(pool.name, {})
+            wanted = {address: index for index, address in pool.wanted()}
+            for address in [address for address in targets if address not in wanted]:
+                self._checker.remove(targets.pop(address))
+            for address, index in wanted.items():
+                settings = check(pool.app, pool.app.upstreams[index])
+                if address not in targets and settings is not None:
+                    targets[address] = Target(pool.name, address, settings)
+                    self._checker.add(targets[address])
+
+    def _on_result(self, target: Target, result: Result) -> None:
+        self._watch.checked(
+            self._pools[target.app],
+            target.address,
+            up=result.state == "up",
+            passed=result.passed,
+            message=result.message,
+        )
