@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import lbcore
 from lbcore.revocation import read_revoked
+from lbctl import names
 from lbctl.config.faults import Fault, dotted
 from lbctl.config.model import App, Config
 from lbctl.config.values import shorten
@@ -37,6 +38,9 @@ def faults(config: Config) -> Iterator[Fault]:
     message = _missing_engine(config)
     if message is not None:
         yield Fault(("tls", "engine"), message)
+    problem = names.missing() if any(_named(app) for app in config.apps.values()) else None
+    if problem is not None:
+        yield Fault(("apps",), problem)
     if config.tls is not None and config.tls.crl:
         try:
             read_revoked(config.tls.crl, config.tls.client_ca.read_bytes())
@@ -48,6 +52,10 @@ def faults(config: Config) -> Iterator[Fault]:
             if Path(str(error.filename)) in config.tls.crl:
                 problem = f"cannot read {shorten(str(error.filename), 200)}: {error.strerror}"
                 yield Fault(("tls", "crl"), problem)
+
+
+def _named(app: App) -> bool:
+    return any(upstream.address is None for upstream in app.upstreams)
 
 
 def _missing_engine(config: Config) -> str | None:

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, Wi
 from pydantic.fields import FieldInfo
 
 from lbctl.config import limit_values, store_url, values
-from lbctl.config.host_names import parse_host_name, parse_service_name
+from lbctl.config.host_names import parse_name
 from lbctl.config.spelling import Expanded, NumberLike, Override, Reading
 
 COUNT_MAX = 2**31 - 1
@@ -152,6 +152,11 @@ def _upstream_address(value: object, info: ValidationInfo) -> str:
     if text.startswith(values.UNIX):
         path = _path(text.removeprefix(values.UNIX), info)
         return values.UNIX + values.check_unix_path(str(path))
+    return _place(text)
+
+
+def _place(text: str) -> str:
+    """Somewhere to connect to."""
     host, port = values.split_address(text)
     if port == 0:
         raise ValueError("expected HOST:PORT; port 0 is not a place to connect to")
@@ -161,18 +166,27 @@ def _upstream_address(value: object, info: ValidationInfo) -> str:
 
 
 def _host_name(value: object) -> str:
-    return parse_host_name(_text(value))
+    return parse_name(_text(value))
 
 
 def _service_name(value: object) -> str:
-    return parse_service_name(_text(value))
+    return parse_name(_text(value), "srv")
 
 
 def _verify_name(value: object) -> str:
     try:
         return str(ipaddress.ip_address(_text(value)))
     except ValueError:
-        return parse_host_name(_text(value))
+        return parse_name(_text(value))
+
+
+def _name_server(value: object) -> str:
+    text = _text(value)
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return _place(text)
+    return text
 
 
 def _network(value: object) -> str:
@@ -337,6 +351,9 @@ ServiceName = Annotated[
     str,
     BeforeValidator(_service_name),
     WithJsonSchema(_TEXT_SCHEMA | {"examples": ["_metrics._tcp.internal"]}),
+]
+NameServer = Annotated[
+    str, BeforeValidator(_name_server), WithJsonSchema(_TEXT_SCHEMA | {"examples": ["10.0.0.53", "[::1]:8600"]})
 ]
 VerifyName = Annotated[
     str, BeforeValidator(_verify_name), WithJsonSchema(_TEXT_SCHEMA | {"examples": ["metrics.internal"]})

@@ -1,49 +1,71 @@
-"""The names that stand for upstreams: host names (RFC 1123) and names of SRV records (RFC 2782)."""
+"""Names that upstreams are looked up by: what may be written, and its one spelling.
+
+The rules are those of RFC 1035, 2.3.1 as DNS servers of today take them, with underscores, which RFC 2782
+needs and which names in private networks have. Pure: safe from any thread.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Literal
 
 from lbctl.config.values import shorten
 
-NAME_MAX = 253  # characters, RFC 1035 without the root
-_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+#: What is looked up: addresses of a host (A, AAAA), or a service (SRV).
+NameKind = Literal["dns", "srv"]
+
+NAME_MAX = 253  # characters without the last dot: 255 bytes on the wire (RFC 1035, 2.3.4)
+LABEL_MAX = 63  # characters between two dots
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
+_SERVICE = re.compile(r"_[a-z0-9-]+\._[a-z0-9-]+\.")
 
 
-def parse_host_name(text: str) -> str:
-    """A host name in its one spelling: lower case; a dot at its end means that it is whole.
+def parse_name(text: str, kind: NameKind = "dns") -> str:
+    """The name in lower case. A last dot stays: with it a name is absolute, and no search list is used.
+
+    Names outside of ASCII are refused, not encoded: the two standards (IDNA 2003 and 2008) make different
+    names of some of them, and what is asked should be what is written.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it cannot be one, and how to mend it.
     """
+    if not text.isascii():
+        raise ValueError(f"'{shorten(text)}' is not ASCII; write the encoded name, which has xn-- in it")
+    name = text.lower()
+    bare = name.removesuffix(".")
+    _check_size(bare)
+    for label in bare.split("."):
+        if _LABEL.fullmatch(label) is None:
+            raise ValueError(
+                f"'{shorten(text)}' is not a host name; "
+                "between dots are letters, digits, '-' and '_', and '-' is neither first nor last"
+            )
+    is_service = _SERVICE.match(name) is not None
+    if kind == "srv" and not is_service:
+        raise ValueError(f"'{shorten(text)}' is not a service; expected _service._proto.name")
+    if kind == "dns":
+        if is_service:
+            raise ValueError(f"'{shorten(text)}' is a service, not a host; write it as 'srv:'")
+        _check_not_address(bare)
+    return name
+
+
+def _check_size(bare: str) -> None:
+    if not bare:
+        raise ValueError("expected a host name such as db.internal")
+    if len(bare) > NAME_MAX:
+        raise ValueError(f"a host name has at most {NAME_MAX} characters")
+    if max(map(len, bare.split("."))) > LABEL_MAX:
+        raise ValueError(f"a host name has at most {LABEL_MAX} characters between two dots")
+
+
+def _check_not_address(bare: str) -> None:
+    """Some resolvers take 10.1 or 0x7f.1 for addresses; no top-level domain is a number (RFC 3696, 2)."""
     try:
-        ipaddress.ip_address(text.strip("[]"))
+        ipaddress.ip_address(bare)
     except ValueError:
-        pass
+        if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", bare.rpartition(".")[2]):
+            raise ValueError(f"'{shorten(bare)}' ends in a number and is not a host name") from None
     else:
-        raise ValueError(f"expected a name; for '{shorten(text)}' write address: HOST:PORT")
-    if ":" in text:
-        raise ValueError("expected a name without a port")
-    if not _is_name(text):
-        raise ValueError(
-            "expected a host name: letters, digits and hyphens between dots; others as Punycode (xn--…)"
-        )
-    return text.lower()
-
-
-def parse_service_name(text: str) -> str:
-    """A name of SRV records: ``_service._protocol.name``.
-
-    Raises:
-        ValueError: it is none.
-    """
-    labels = text.split(".")
-    if not _is_name(text) or len(labels) < 3 or not all(label.startswith("_") for label in labels[:2]):
-        raise ValueError("expected a name of SRV records such as _postgresql._tcp.internal")
-    return text.lower()
-
-
-def _is_name(text: str) -> bool:
-    whole = text.removesuffix(".")
-    return len(whole) <= NAME_MAX and all(_LABEL.fullmatch(label) for label in whole.split("."))
+        raise ValueError(f"'{bare}' is an address, not a name; write it as 'address:'")

@@ -34,6 +34,7 @@ from lbctl.config.fields import (
     Keepalive,
     ListenAddress,
     Name,
+    NameServer,
     Network,
     Port,
     Rate,
@@ -77,6 +78,9 @@ class Node(Section):
     """A class of limits for all connections together."""
     limits_file: FilePath | None = None
     """Where buckets and windows are kept, so that they survive a restart; nowhere by default."""
+    name_servers: tuple[NameServer, ...] = ()
+    """Who is asked for the names of upstreams: IP addresses, with a port if it is not 53; by default those of
+    /etc/resolv.conf."""
 
 
 class Tls(Section):

@@ -23,17 +23,24 @@ class Upstreams:
         pools: by the name of the app.
         say: gets events.
         alert: gets alerts.
+        name_servers: who is asked for names; by default those of the system.
 
     Thread-safety: `start`, `tick` and `stop` from one thread.
     """
 
-    def __init__(self, pools: Mapping[str, Pool], say: Callable[..., None], alert: Alert) -> None:
+    def __init__(
+        self,
+        pools: Mapping[str, Pool],
+        say: Callable[..., None],
+        alert: Alert,
+        name_servers: Sequence[str] = (),
+    ) -> None:
         self._pools, self._say = pools, say
         self._watch = Watch(say, alert)
         self._names = {(pool.name, index): name for pool in pools.values() for index, name in pool.names()}
         self._checked = {pool.name for pool in pools.values() if pool.app.health.active is not None}
         self._checker = Checker(self._on_result) if self._checked else None
-        self._resolver = Resolver(self._on_answer, self._on_problem) if self._names else None
+        self._resolver = self._make_resolver(name_servers) if self._names else None
         self._changing = threading.Lock()
         self._targets: dict[str, dict[str, Target]] = {}
         self._heard: set[Key] = set()
@@ -70,6 +77,9 @@ class Upstreams:
 
     # ---- names; on the resolver's thread
 
+    def _make_resolver(self, servers: Sequence[str]) -> Resolver[Key]:
+        return Resolver(self._on_answer, self._on_problem, self._on_recovered, nameservers=servers or None)
+
     def _on_answer(self, key: Key, found: Sequence[Found]) -> None:
         app, index = key
         pool = self._pools[app]
@@ -87,8 +97,11 @@ class Upstreams:
         self._hear(key)
 
     def _on_problem(self, key: Key, problem: str) -> None:
-        self._say("names", app=key[0], name=self._place(key), message=problem)
+        self._say("names", app=key[0], name=self._place(key), state="FAILED", message=problem)
         self._hear(key)
+
+    def _on_recovered(self, key: Key) -> None:
+        self._say("names", app=key[0], name=self._place(key), state="OK")
 
     def _hear(self, key: Key) -> None:
         self._heard.add(key)
