@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Self
 
 from lbctl import __version__, systemd
-from lbctl.alerts import Alerts
 from lbctl.config import Config, Loaded, Problem, check_files
 from lbctl.engine_port import EnginePort, Opened, Pulse, descriptor_limit
 from lbctl.errors import ConfigInvalid, ExitCode, LbctlError
@@ -101,10 +100,9 @@ class Service:
                 undo.callback(state.close)  # after the engine: what it counted last is in it
             self.engine.start()
             undo.callback(self.engine.stop, 0.0)
-            self.alerts = Alerts(self.config.alerts, self.config.node.name, self.journal.event)
-            self.alerts.start()
-            undo.callback(self.alerts.close)
-            self.upstreams = Upstreams(self.engine.pools, self.journal.event, self.alerts.alert)
+            self.upstreams = Upstreams(
+                self.engine.pools, self.journal.event, lambda *a, **k: None, self.config.node.name_servers
+            )
             undo.callback(self.upstreams.stop)
             self.upstreams.start()
             self.opened = self.engine.listen()
@@ -117,6 +115,7 @@ class Service:
         if text is None or not self.pretty:
             self._say_started(began)
         self._say_warnings(warnings)
+        self.upstreams.tick()
 
     @property
     def pretty(self) -> bool:

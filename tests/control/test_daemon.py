@@ -342,23 +342,6 @@ def test_refusals_above_the_rate_are_summed(tmp_path: Path, pki: Pki, config: di
         stop(daemon)
 
 
-def test_an_upstream_that_is_left_out_is_named_once(
-    tmp_path: Path, pki: Pki, config: dict[str, Any], upstream: Upstream
-) -> None:
-    dead = f"127.0.0.1:{free_port()}"
-    config["apps"]["web"]["upstreams"].append({"address": dead})
-    config["apps"]["web"]["health"] = {"passive": {"failures": 1, "eject": "1500ms"}}
-    with Daemon(tmp_path, config) as daemon:
-        port = daemon.port()
-        for _ in range(2):  # ties rotate: one of the two picks the dead one first
-            with connect(pki, port) as client:
-                client.echo(b"x")
-        assert daemon.wait_event("upstream", state="DOWN")["upstream"] == dead
-        assert daemon.wait_event("upstream", state="UP")["upstream"] == dead
-        assert len(daemon.events("upstream")) == 2
-        stop(daemon)
-
-
 # ---- stop ----------------------------------------------------------------------------------------
 
 

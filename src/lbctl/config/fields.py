@@ -353,7 +353,9 @@ ServiceName = Annotated[
     WithJsonSchema(_TEXT_SCHEMA | {"examples": ["_metrics._tcp.internal"]}),
 ]
 NameServer = Annotated[
-    str, BeforeValidator(_name_server), WithJsonSchema(_TEXT_SCHEMA | {"examples": ["10.0.0.53", "[::1]:8600"]})
+    str,
+    BeforeValidator(_name_server),
+    WithJsonSchema(_TEXT_SCHEMA | {"examples": ["10.0.0.53", "[::1]:8600"]}),
 ]
 VerifyName = Annotated[
     str, BeforeValidator(_verify_name), WithJsonSchema(_TEXT_SCHEMA | {"examples": ["metrics.internal"]})

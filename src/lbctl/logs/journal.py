@@ -57,7 +57,7 @@ class Journal:
 
     # ---- in
 
-    def event(self, name: str, **fields: Any) -> None:
+    def event(self, name: str, /, **fields: Any) -> None:
         """Writes one event; `message` is its prose."""
         self._stderr.put(self._format_event(name, self._wall(), fields))
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import lbcore
+from lbcore.stats import UpstreamState
 from lbctl.config.model import App
 from lbctl.names import Found, NameOf
 from lbctl.upstreams.server import server
@@ -131,20 +132,20 @@ class Pool:
             passed: how this one check ended.
 
         Returns:
-            Its open connections.
+            Connections open to it when it went down.
         """
         with self._lock:
             there = self._servers.get(address)
         if there is None:  # it has gone meanwhile
             return 0
-        state = there.state
+        state, still_open = there.state, there.in_flight
         if not up and state != "down":
             there.mark_down(self._end_after(self.app.on_down))
         elif up and passed and state in ("down", "quarantined"):
             there.mark_up()
-        return there.in_flight
+        return still_open
 
-    def states(self) -> dict[str, tuple[lbcore.UpstreamState, int]]:
+    def states(self) -> dict[str, tuple[UpstreamState, int]]:
         """How each server that is wanted is, and how often failures have put it into quarantine so far."""
         with self._lock:
             return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lbcore
 from lbctl.config.model import App, Upstream
-from lbctl.health import CheckSettings, CheckTls
+from lbctl.health import CheckSettings, CheckTLS
 
 # What a health check says first where upstreams expect a PROXY header: it is the balancer itself that
 # comes, not for a client. Sections 2.1 and 2.2 of the PROXY protocol.
@@ -48,7 +48,7 @@ def check(app: App, upstream: Upstream) -> CheckSettings | None:
     tls = None
     if active.type == "tls" and app.upstream_tls is not None:  # a configuration without it does not load
         settings = app.upstream_tls
-        tls = CheckTls(settings.ca, settings.cert, settings.key, settings.verify_name or _name(upstream))
+        tls = CheckTLS(settings.ca, settings.cert, settings.key, settings.verify_name or _name(upstream))
     proxy = {None: None, "v1": PROXY_UNKNOWN}.get(app.proxy_protocol, PROXY_LOCAL)
     return CheckSettings(
         type=active.type,

@@ -135,5 +135,5 @@ class Upstreams:
             target.address,
             up=result.state == "up",
             passed=result.passed,
-            message=result.message,
+            message=f"{result.count} checks {'passed' if result.passed else 'failed'}: {result.message}",
         )

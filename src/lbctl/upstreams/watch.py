@@ -15,6 +15,7 @@ from lbctl.upstreams.pool import Pool
 
 State = Literal["up", "down", "quarantined"]
 _ALERTS = {"up": "upstream_recovered", "down": "upstream_down", "quarantined": "upstream_quarantined"}
+_FATES = {"keep": "kept", "drain": "drained", "cut": "cut"}
 _QUARANTINED = "connections to it failed in a row; one is tried now and then"
 
 
@@ -54,7 +55,8 @@ class Watch:
             is_down = self._seen(pool.name, address).state == "down"
             still_open = pool.checked(address, up=up, passed=passed)
             if not up and not is_down:
-                kept = f" ({still_open} open connections)" if still_open else ""
+                fate = _FATES[pool.app.on_down]
+                kept = f" ({still_open} open connections {fate})" if still_open else ""
                 self._became(pool.name, address, "down", f"{message}{kept}")
             elif up and is_down:
                 self._became(pool.name, address, "up", message)
