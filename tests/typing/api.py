@@ -8,7 +8,7 @@ from typing import Literal, assert_type
 
 import lbcore
 from lbcore.codes import AUTHORIZE_REASONS
-from lbcore.stats import ApplicationStats, EngineStats, OpenConnection, State
+from lbcore.stats import ApplicationStats, EngineStats, OpenConnection, State, UpstreamState
 
 assert_type(lbcore.STAGES, tuple[str, ...])
 assert_type(lbcore.REASONS, tuple[str, ...])
@@ -78,6 +78,22 @@ assert_type(server.in_flight, int)
 assert_type(server.picked, int)
 assert_type(server.errors, int)
 assert_type(server.ejected, bool)
+assert_type(server.state, UpstreamState)
+assert_type(server.quarantines, int)
+server.weight = 3
+server.drain(end_after=30)
+server.resume()
+server.mark_down()
+server.mark_up()
+
+upstream_tls = lbcore.UpstreamTLS(ca=Path("ca.pem"), cert="lb.pem", key="lb.key", verify_name="metrics.internal")
+named = lbcore.UpstreamServer("unix:/run/metrics.sock", tls=upstream_tls)
+assert_type(named.tls, lbcore.UpstreamTLS | None)
+changing = lbcore.Application(
+    "metrics", dynamic=True, slow_start=30, affinity="client", proxy_protocol="v2+tls"
+)
+changing.add_upstream(named)
+changing.remove_upstream(named, end_after=0)
 
 app = lbcore.Application(
     "orders",
