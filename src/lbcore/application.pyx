@@ -568,6 +568,12 @@ cdef class Application:
         """Connections past accept and not ended."""
         return gauge_read(&self.made().open)
 
+    @property
+    def health_turns(self):
+        """Times that an upstream went into quarantine or came back so far: who watches many applications
+        need not look at each upstream while this stays the same."""
+        return counter_read(&self.made().health_turns)
+
     def stats(self):
         """Counters as plain dicts: totals, ends by reason, upstreams. Any thread; numbers that belong
         together may differ by what happened while they were read."""

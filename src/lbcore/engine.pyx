@@ -698,8 +698,12 @@ cdef class Engine:
                 self._order(ORDER_LIST, collect=found)
         return found
 
-    def stats(self):
-        """One snapshot of all counters, as plain dicts. Any thread, never blocks a worker."""
+    def stats(self, *, applications=True):
+        """One snapshot of all counters, as plain dicts. Any thread, never blocks a worker.
+
+        Args:
+            applications: whether those are in it, with their upstreams; there may be thousands.
+        """
         cdef uint64_t now = monotonic_ns()
         cdef uint64_t dropped
         cdef worker_t *worker
@@ -717,11 +721,12 @@ cdef class Engine:
                     "wakeups": counter_read(&worker.wakeups),
                     "stamp_age_s": (now - stamp) / 1e9 if now > stamp else 0.0,
                 })
-            applications = {}
-            for application in self.applications.values():
-                applications[application.name] = application.stats()
-            for listener in self.listeners.values():
-                applications[listener.application.name] = listener.application.stats()
+            theirs = {}
+            if applications:
+                for application in self.applications.values():
+                    theirs[application.name] = application.stats()
+                for listener in self.listeners.values():
+                    theirs[listener.application.name] = listener.application.stats()
             return {
                 "state": self.state,
                 "tls_engine": self.tls_engine,
@@ -733,7 +738,7 @@ cdef class Engine:
                 "log_dropped": dropped,
                 "epoch": self.snapshot.epoch,
                 "workers": workers,
-                "applications": applications,
+                "applications": theirs,
             }
 
     def __repr__(self):

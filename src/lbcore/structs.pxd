@@ -158,6 +158,7 @@ cdef struct pool_t:              # the upstreams of an application, at one time;
 cdef struct app_t:               # counters: any thread; the rest: set when made
     gauge_t open                 # past accept, not closed
     word_t quarantining          # 1 while a thread decides whether to leave one out
+    counter_t health_turns       # upstreams that went into quarantine, or came back
     counter_t rotor              # turns handed out: where the next connection starts to look
     counter_t accepted
     counter_t forwarded

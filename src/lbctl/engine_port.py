@@ -227,12 +227,12 @@ class EnginePort:
 
     def open_connections(self) -> int:
         """Connections open now, those not authenticated included."""
-        stats = self._engine.stats()
+        stats = self._engine.stats(applications=False)
         return stats["open"] + stats["unauthenticated"]
 
     def pulse(self) -> Pulse:
         """How it is doing now."""
-        stats = self._engine.stats()
+        stats = self._engine.stats(applications=False)
         return Pulse(stats["log_dropped"], stats["accept_errors"])
 
     def connections(self) -> list[OpenConnection]:

@@ -92,6 +92,7 @@ assert_type(named.tls, lbcore.UpstreamTLS | None)
 changing = lbcore.Application(
     "metrics", dynamic=True, slow_start=30, affinity="client", proxy_protocol="v2+tls"
 )
+assert_type(changing.health_turns, int)
 changing.add_upstream(named)
 changing.remove_upstream(named, end_after=0)
 

@@ -93,6 +93,7 @@ cdef void quarantine(app_t *app, upstream_t *upstream, uint64_t now_ns) noexcept
     word_write(&upstream.backoff, in_a_row + 1)
     word_write(&upstream.returned_ns, 0)
     counter_add(&upstream.quarantines, 1)
+    counter_add(&app.health_turns, 1)
     word_write(&upstream.quarantined_until_ns,
                now_ns + length + (length >> 10) * (mixed(now_ns ^ upstream.hash) & 255))
 
@@ -103,6 +104,7 @@ cdef void come_back(app_t *app, upstream_t *upstream, uint64_t now_ns) noexcept 
     word_write(&upstream.returned_ns, now_ns)
     health_joined(app, upstream, now_ns)
     word_write(&upstream.quarantined_until_ns, 0)
+    counter_add(&app.health_turns, 1)
 
 
 cdef bint health_probe(app_t *app, upstream_t *upstream, uint64_t now_ns, bint *out_probing) noexcept nogil:

@@ -48,6 +48,7 @@ class Pool:
         self._lock = threading.Lock()
         self._servers: dict[str, lbcore.UpstreamServer] = {}
         self._wanted: dict[str, dict[int, int]] = {}  # address -> upstream of the configuration -> weight
+        self._changes = 0  # of who is wanted
         for index, upstream in enumerate(app.upstreams):
             if upstream.address is not None:
                 self._wanted[upstream.address] = {index: upstream.weight}
@@ -78,6 +79,7 @@ class Pool:
         upstream = self.app.upstreams[index]
         problem: Exception | None = None
         with self._lock:
+            self._changes += 1
             now = {one.address: upstream.weight if one.weight is None else one.weight for one in found}
             for address, weight in now.items():
                 try:
@@ -144,6 +146,10 @@ class Pool:
         elif up and passed and state in ("down", "quarantined"):
             there.mark_up()
         return still_open
+
+    def version(self) -> tuple[int, int]:
+        """The same as before: nobody came or went, and no quarantine began or ended."""
+        return self._changes, self.application.health_turns
 
     def states(self) -> dict[str, tuple[UpstreamState, int]]:
         """How each server that is wanted is, and how often failures have put it into quarantine so far."""

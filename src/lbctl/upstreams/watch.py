@@ -48,6 +48,7 @@ class Watch:
         self._lock = threading.Lock()
         self._upstreams: dict[str, dict[str, _Seen]] = {}
         self._down: set[str] = set()  # apps none of whose upstreams is up
+        self._versions: dict[str, tuple[int, int]] = {}  # of pools, when they were last looked at
 
     def checked(self, pool: Pool, address: str, *, up: bool, passed: bool, message: str) -> None:
         """Takes the result of a check to the pool, and says what it has changed."""
@@ -68,11 +69,13 @@ class Watch:
         """Says what has changed since the last look."""
         with self._lock:
             for pool in pools:
-                self._look_at(pool)
+                if pool.version() != self._versions.get(pool.name):
+                    self._look_at(pool)
 
     # ---- details; called with the lock held
 
     def _look_at(self, pool: Pool) -> None:
+        self._versions[pool.name] = pool.version()  # before: what happens meanwhile is seen the next time
         states = pool.states()
         known = self._upstreams.setdefault(pool.name, {})
         for address in [address for address in known if address not in states]:
