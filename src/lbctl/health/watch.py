@@ -18,7 +18,7 @@ class Watch:
         timer: until the next check, or None.
         task: the check that runs, or None.
         began: when the last check began, by the loop's clock.
-        excused: the last check was too late to be judged.
+        excused: the last check was not judged.
     """
 
     __slots__ = ("began", "counts", "excused", "gone", "plan", "task", "timer")
