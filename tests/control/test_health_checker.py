@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from kit.tls_upstream import tls_upstream
 from kit.upstreams import Blackhole, Refuser, Session, Upstream, hold
 from kit.waiting import PATIENCE, wait_until
 
-from lbctl.health import Checker, CheckSettings, CheckTLS, Result, Target
+from lbctl.health import Checker, CheckSettings, CheckTLS, Result, Target, rounds
 
 Keep = Callable[[Any], Any]
 #: What a thread may be late on a busy machine, in seconds.
@@ -213,6 +214,32 @@ def test_targets_come_and_go_while_it_runs(keep: Keep) -> None:
     checked.checker.add(one)
     wait_until(lambda: len(checked.of(one)) > seen)
     assert checked.of(one)[seen].count == 1
+
+
+def test_nothing_is_said_of_a_target_that_is_gone(tmp_path: Path) -> None:
+    """Although its check has ended: two end in the same round, and the second one is removed meanwhile."""
+    one, other = target(f"unix:{tmp_path}/one.sock"), target(f"unix:{tmp_path}/other.sock")
+    seen: list[Target] = []
+    busy, go_on = threading.Event(), threading.Event()
+
+    def take(target: Target, result: Result) -> None:
+        seen.append(target)
+        busy.set()
+        go_on.wait(PATIENCE)
+
+    checker = Checker(take, random=lambda: 0.0)
+    checker.add(one)
+    checker.add(other)
+    checker.start()
+    try:
+        assert busy.wait(PATIENCE)
+        checker.remove(other)
+        go_on.set()
+        wait_until(lambda: seen.count(one) >= 3)
+    finally:
+        go_on.set()
+        checker.stop()
+    assert set(seen) == {one}
 
 
 def test_a_check_under_way_is_broken_off_with_its_target(keep: Keep) -> None:
@@ -412,3 +439,13 @@ def test_a_thread_that_was_held_up_blames_nobody(keep: Keep, caplog: pytest.LogC
     ]
     assert (noted[0].message, noted[0].count) == (f"no answer within {SHORT:g}s", 1)
     assert silent.accepted >= 2
+
+
+def test_always_being_late_is_no_excuse(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who hangs is found out by a thread that is held up all the time, if at half the pace."""
+    monkeypatch.setattr(rounds, "LATE", -1.0)  # every deadline is noticed too late
+    upstream = keep(Upstream(hold))
+    one = target(upstream.address, timeout=0.05, expect=b"never", fall=2)
+    seen = [(result.state, result.count) for result in keep(Checked(one)).wait(one, 2)]
+    assert seen == [("up", 1), ("down", 2)]
+    assert upstream.accepted >= 4

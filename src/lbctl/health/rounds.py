@@ -49,9 +49,8 @@ class Rounds:
 
     def enter(self, watch: Watch) -> None:
         """From now on it is checked."""
-        if not watch.gone:
-            delay = first_delay(watch.plan.settings, self._random)
-            watch.timer = self._loop.call_later(delay, self._due, watch)
+        delay = first_delay(watch.plan.settings, self._random)
+        watch.timer = self._loop.call_later(delay, self._due, watch)
 
     def _due(self, watch: Watch) -> None:
         watch.timer = None
