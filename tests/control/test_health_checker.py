@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import itertools
 import os
 import random
@@ -22,6 +24,9 @@ from kit.upstreams import Blackhole, Refuser, Session, Upstream, hold
 from kit.waiting import PATIENCE, wait_until
 
 from lbctl.health import Checker, CheckSettings, CheckTLS, Result, Target, rounds
+from lbctl.health.encrypted import Encrypted
+from lbctl.health.failures import CheckFailed
+from lbctl.health.plain import Plain
 
 Keep = Callable[[Any], Any]
 #: What a thread may be late on a busy machine, in seconds.
@@ -360,6 +365,31 @@ def test_it_has_one_thread(keep: Keep) -> None:
         assert threads == {thread.ident}
     finally:
         checker.stop()
+
+
+def test_failed_checks_are_gone_without_the_garbage_collector(keep: Keep, pki: Any) -> None:
+    """Thousands a second may fail; what each of them held goes with it."""
+    tls = CheckTLS(pki.ca.cert)
+    mute, other = keep(Upstream(hold)), keep(tls_upstream(pki, identity=pki.rogue.issue("server")))
+    targets = [
+        target(mute.address, type="tls", tls=tls, timeout=0.05),
+        target(mute.address, expect=b"never", timeout=0.05),
+        target(other.address, type="tls", tls=tls),
+        target(keep(Refuser()).address),
+    ]
+    under_way = target(mute.address, type="tls", tls=tls)
+    checked = Checked(*targets, under_way)
+    gc.collect()
+    gc.disable()
+    try:
+        for one in targets:
+            assert not any(result.passed for result in checked.wait(one, 3))
+        checked.close()
+        kinds = (Encrypted, Plain, CheckFailed, asyncio.Task)
+        assert [found for found in gc.get_objects() if type(found) in kinds] == []
+    finally:
+        gc.enable()
+        checked.close()
 
 
 # ---- trouble of our own --------------------------------------------------------------------------

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from lbctl.health.failures import CheckFailed, Unjudged
 from lbctl.health.plan import Plan
 from lbctl.health.state import RiseFall
+
+#: A check that runs, and then what was wrong.
+Checking = asyncio.Task[CheckFailed | Unjudged | None]
 
 
 class Watch:
@@ -28,7 +32,7 @@ class Watch:
         self.counts = RiseFall(plan.settings.rise, plan.settings.fall)
         self.gone = False
         self.timer: asyncio.TimerHandle | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: Checking | None = None
         self.began = 0.0
         self.excused = False
 
