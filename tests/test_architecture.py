@@ -115,6 +115,16 @@ def test_the_configuration_stands_alone() -> None:
     assert offenders(CONTROL / "config", "lbcore") == []
 
 
+def test_health_checks_stand_alone() -> None:
+    """They can be had without a configuration and without an engine, and decide without a socket."""
+    health = CONTROL / "health"
+    assert offenders(health, "lbctl", "lbctl.health") == []
+    assert offenders(health, "lbcore", "lbcore.addresses", "lbcore.settings") == []
+    for name in ("state.py", "schedule.py"):
+        for module in ("socket", "ssl", "asyncio", "time", "random"):
+            assert offenders(health / name, module) == []
+
+
 def test_exit_codes_need_nothing_but_what_a_problem_is() -> None:
     assert offenders(CONTROL / "errors.py", "lbctl", "lbctl.config.problem") == []
 

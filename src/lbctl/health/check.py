@@ -15,7 +15,7 @@ from lbctl.health.plan import Plan
 
 # How long a verdict on our certificate is waited for that may never come: so many times what the handshake
 # took, which had as much to do, but not less than so many seconds, and half of what is left at most.
-_VERDICT_FACTOR, _VERDICT_LEAST = 3.0, 0.05
+_VERDICT_FACTOR, _VERDICT_LEAST = 3.0, 0.2
 
 
 class _Stream(Protocol):

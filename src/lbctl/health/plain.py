@@ -46,7 +46,7 @@ def _is_with_itself(sock: socket.socket, address: tuple[str, int] | bytes) -> bo
 async def _writable(sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    number = sock.fileno()  # of a socket asyncio makes a text first, in vain, which takes longer than all this
+    number = sock.fileno()  # asyncio, given the socket, spells it out in vain, twice
     loop.add_writer(number, _wake, ready)
     try:
         await ready

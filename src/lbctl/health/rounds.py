@@ -13,7 +13,7 @@ from lbctl.health.failures import CheckFailed, Unjudged
 from lbctl.health.schedule import Random, first_delay, period
 from lbctl.health.settings import Target
 from lbctl.health.state import Result
-from lbctl.health.watch import Watch
+from lbctl.health.watch import Checking, Watch
 
 #: The share of the timeout by which a deadline may be noticed too late.
 LATE = 0.5
@@ -49,9 +49,8 @@ class Rounds:
 
     def enter(self, watch: Watch) -> None:
         """From now on it is checked."""
-        if not watch.gone:
-            delay = first_delay(watch.plan.settings, self._random)
-            watch.timer = self._loop.call_later(delay, self._due, watch)
+        delay = first_delay(watch.plan.settings, self._random)
+        watch.timer = self._loop.call_later(delay, self._due, watch)
 
     def _due(self, watch: Watch) -> None:
         watch.timer = None
@@ -70,8 +69,9 @@ class Rounds:
             # Not at the end of the coroutine: one that is cancelled before its first step has no end.
             watch.task.add_done_callback(partial(self._ended, watch))
 
-    async def _check(self, watch: Watch) -> None:
-        """Raises CheckFailed, Unjudged."""
+    async def _check(self, watch: Watch) -> CheckFailed | Unjudged | None:
+        """What was wrong. Returned and made anew, not raised: a task and the traceback of its exception hold
+        one another, and each failed check would be left to the garbage collector."""
         timeout = watch.plan.settings.timeout
         deadline = watch.began + timeout
         try:
@@ -79,31 +79,36 @@ class Rounds:
                 await check(watch.plan, deadline)
         except TimeoutError:
             if self._loop.time() > deadline + LATE * timeout and not watch.excused:
-                raise Unjudged("this process was held up") from None
-            raise CheckFailed(f"no answer within {timeout:g}s") from None
+                return Unjudged("this process was held up")
+            return CheckFailed(f"no answer within {timeout:g}s")
+        except (CheckFailed, Unjudged) as error:
+            return type(error)(*error.args)
+        return None
 
-    def _ended(self, watch: Watch, task: asyncio.Task[None]) -> None:
+    def _ended(self, watch: Watch, task: Checking) -> None:
         self._running -= 1
         watch.task = None
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         try:
             if not watch.gone:
-                self._judge(watch, error)
+                self._judge(watch, task)
         finally:
             if not watch.gone:
                 due = watch.began + period(watch.plan.settings, self._random)
                 watch.timer = self._loop.call_at(due, self._due, watch)
             self._begin()
 
-    def _judge(self, watch: Watch, error: BaseException | None) -> None:
+    def _judge(self, watch: Watch, task: Checking) -> None:
         """An upstream is not held responsible for what this machine lacks."""
-        watch.excused = isinstance(error, Unjudged)
-        if error is None or isinstance(error, CheckFailed):
-            self._report(watch, str(error or "passed"), passed=error is None)
-        elif isinstance(error, Unjudged):
-            self._complain(watch, error)
+        try:
+            wrong = task.result()
+        except Exception:
+            logger.exception("the check of %s came to grief", watch.plan.target.address)
+            return
+        watch.excused = isinstance(wrong, Unjudged)
+        if isinstance(wrong, Unjudged):
+            self._complain(watch, wrong)
         else:
-            logger.error("the check of %s came to grief", watch.plan.target.address, exc_info=error)
+            self._report(watch, str(wrong or "passed"), passed=wrong is None)
 
     def _report(self, watch: Watch, message: str, *, passed: bool) -> None:
         changed = watch.counts.note(passed)

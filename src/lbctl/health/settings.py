@@ -45,7 +45,8 @@ class CheckSettings:
 
     Attributes:
         type: whether a check is a TCP connection, or TLS on top of one.
-        interval: seconds from the start of a check to the start of the next.
+        interval: seconds from the start of a check to the start of the next, which waits for the end of the
+            one before.
         timeout: seconds for a whole check, from connecting to the last byte expected.
         rise: checks passed in a row before an upstream that is down is up.
         fall: checks failed in a row before one that is up is down.

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from lbctl.health.failures import CheckFailed, Unjudged
 from lbctl.health.plan import Plan
 from lbctl.health.state import RiseFall
+
+#: A check that runs, and then what was wrong.
+Checking = asyncio.Task[CheckFailed | Unjudged | None]
 
 
 class Watch:
@@ -18,7 +22,7 @@ class Watch:
         timer: until the next check, or None.
         task: the check that runs, or None.
         began: when the last check began, by the loop's clock.
-        excused: the last check was too late to be judged.
+        excused: the last check was not judged.
     """
 
     __slots__ = ("began", "counts", "excused", "gone", "plan", "task", "timer")
@@ -28,7 +32,7 @@ class Watch:
         self.counts = RiseFall(plan.settings.rise, plan.settings.fall)
         self.gone = False
         self.timer: asyncio.TimerHandle | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: Checking | None = None
         self.began = 0.0
         self.excused = False
 
