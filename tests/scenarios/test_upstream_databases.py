@@ -116,8 +116,10 @@ def survives(lb: Balancer, port: int, servers: list[Server], ask: Ask, clean: re
     assert {answer.text for answer in load.answers if not answer.failed} == {first, second}
     assert crashing.state == "up"
     lb.wait_quiet()
-    reasons = {record.reason for record in lb.records.all()}
+    reasons = {record.reason for record in lb.records.all(event="conn.close")}
     assert reasons <= {"client_closed", "upstream_closed", "upstream_reset", "client_reset"}
+    # One asks whether the tunnel is there and leaves; nobody was refused.
+    assert {record.reason for record in lb.records.all(event="conn.deny")} <= {"client_gone"}
 
 
 def front(lb: Balancer, path: str, keep: Keep, folder: Path) -> int:
@@ -163,7 +165,7 @@ def ask_mariadb(port: int) -> Finished:
         "-Ne", "select @@port",
     ]  # fmt: skip
     answer = subprocess.run(command, capture_output=True, timeout=20, check=False, text=True)
-    return Finished(answer.returncode, answer.stdout + answer.stderr)
+    return Finished(answer.returncode, answer.stderr if answer.returncode else answer.stdout)
 
 
 #: 2002, 2003: no connection; 2013: the one it had was lost, before or in the query; 1053: shutting down.
@@ -238,7 +240,7 @@ def ask_postgres(port: int) -> Finished:
         [*command, "-Atc", "select inet_server_port()"],
         capture_output=True, timeout=20, check=False, text=True, env={**os.environ, **environment},
     )  # fmt: skip
-    return Finished(answer.returncode, answer.stdout + answer.stderr)
+    return Finished(answer.returncode, answer.stderr if answer.returncode else answer.stdout)
 
 
 POSTGRES_CLEAN = re.compile(
