@@ -13,8 +13,11 @@ from kit.fixtures import Keep, MakeBalancer
 from kit.pki import Pki
 from kit.sockets import End
 from kit.tcp import State, sockets
-from kit.upstreams import Blackhole, Flapper, Refuser, Upstream
+from kit.tls_upstream import tls_upstream
+from kit.upstreams import Blackhole, Flapper, Refuser, Upstream, hold
 from kit.waiting import wait_until
+
+from lbcore import UpstreamServer, UpstreamTLS
 
 PLAIN_OR_TLS = pytest.mark.parametrize("plaintext", [True, False], ids=["plaintext", "tls"])
 
@@ -87,6 +90,33 @@ def test_ways_to_leave_while_one_is_dialled(balance: MakeBalancer, keep: Keep, p
         record = lb.record()
         assert (record.reason, record.stage) == ("client_gone", "dial")
     assert dialling(hole) == fillers
+
+
+@PLAIN_OR_TLS
+def test_an_upstream_that_does_not_shake_hands(
+    balance: MakeBalancer, keep: Keep, pki: Pki, plaintext: bool
+) -> None:
+    """It accepts and says nothing: who leaves takes the connection along, who stays goes elsewhere."""
+    silent, good = keep(Upstream(hold)), keep(tls_upstream(pki))
+    tls = UpstreamTLS(ca=pki.ca.cert)
+    servers = [UpstreamServer(upstream.address, tls=tls) for upstream in (silent, good)]
+    lb = balance(*servers, plaintext=plaintext, app={"connect_timeout": 1.5, "passive_failures": 0})
+    clients = [keep(opened(lb, plaintext)) for _ in range(12)]
+    wait_until(lambda: sorted(lb.stages()) == ["dial"] * 6 + ["forward"] * 6, "half of them wait for it")
+    stuck = {row["source"] for row in lb.engine.connections() if row["stage"] == "dial"}
+    leaving = [client for client in clients if client.source in stuck][:4]
+    for client in leaving:
+        clients.remove(client)
+        client.reset()
+    wait_until(lambda: len(sockets(remote=silent.port)) == 2, "theirs are closed", timeout=0.5)
+    for client in clients:
+        client.echo(b"served")
+        client.close()
+    assert {record.stage for record in lb.records.wait(4, reason="client_gone")} == {"dial"}
+    served = lb.records.wait(8, reason="client_closed")
+    assert sorted(record.attempts for record in served) == [1] * 6 + [2] * 2
+    assert {record.upstream for record in served} == {good.address}
+    assert (servers[0].errors, sockets(remote=silent.port)) == (2, [])
 
 
 @PLAIN_OR_TLS

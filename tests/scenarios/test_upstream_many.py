@@ -10,10 +10,11 @@ import pytest
 from kit.clients import Client, PlainClient, connect
 from kit.fixtures import Keep, MakeBalancer
 from kit.leaks import core_threads, descriptors
+from kit.memory import anonymous_bytes
 from kit.pki import Pki
 from kit.upstreams import Upstream
 
-from lbcore import UpstreamServer
+from lbcore import UpstreamServer, UpstreamTLS
 
 APPLICATIONS, UPSTREAMS = 200, 50
 
@@ -53,3 +54,24 @@ def test_many_applications_with_many_upstreams(balance: MakeBalancer, keep: Keep
     records = lb.records.wait(APPLICATIONS)
     assert {record.reason for record in records} == {"client_closed"}
     assert Counter(record.app for record in records) == opened
+
+
+@pytest.mark.memory
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_an_upstream_that_nobody_uses_is_small(
+    balance: MakeBalancer, keep: Keep, pki: Pki, secure: bool
+) -> None:
+    """What is loaded to speak TLS to them is there once for an application."""
+    lb = balance(keep(Upstream()))
+
+    def grow(name: str) -> None:
+        tls = [UpstreamTLS(ca=pki.ca.cert) if secure else None for _ in range(UPSTREAMS)]
+        servers = [UpstreamServer(f"127.0.1.{host}:9", tls=one) for host, one in enumerate(tls)]
+        lb.add(name, *servers, plaintext=True)
+
+    for number in range(20):  # what is not used yet of the memory that there is
+        grow(f"warm-{number}")
+    before = anonymous_bytes()
+    for number in range(APPLICATIONS):
+        grow(f"app-{number}")
+    assert (anonymous_bytes() - before) / APPLICATIONS / UPSTREAMS < 1024 + (512 if secure else 0)
