@@ -11,8 +11,8 @@ cdef class UpstreamServer:
     cdef readonly object max_connections
     cdef readonly object tls     # UpstreamTLS or None
 
-    # Loads what `tls` names; raises what that raises.
-    cdef load_tls(self, const tls_engine_t *engine)
+    # Loads what `tls` names, or takes it from one in `loaded` that names the same; raises what that raises.
+    cdef load_tls(self, const tls_engine_t *engine, dict loaded)
     # The application, or raises: it belongs to none.
     cdef app_t *owner(self) except NULL
     # Its open connections have to end by then; 0: they may stay after all.

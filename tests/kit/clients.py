@@ -252,6 +252,47 @@ def plain(port: int, *, receive_buffer: int | None = None, source: str | None = 
     return sock
 
 
+class PlainClient:
+    """A plaintext client that can do what a `TlsClient` can."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = plain(port)
+
+    @property
+    def source(self) -> str:
+        """Its address as a record names it."""
+        host, port = self.sock.getsockname()
+        return f"{host}:{port}"
+
+    def echo(self, data: bytes) -> None:
+        """Asserts that `data` comes back."""
+        self.sock.sendall(data)
+        assert read_exactly(self.sock, len(data)) == data
+
+    def receive_to_end(self) -> tuple[bytes, End]:
+        """All there is, and how it ended."""
+        return read_to_end(self.sock)
+
+    def reset(self) -> None:
+        """Vanishes with a RST."""
+        reset(self.sock)
+
+    def close(self) -> None:
+        """Ends, if it has not ended yet."""
+        self.sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+Client = TlsClient | PlainClient
+
+
 # ---- programs ------------------------------------------------------------------------------------
 
 
@@ -330,7 +371,9 @@ def curl(program: str, pki: Pki, url: str, identity: Identity | None, *arguments
 
 
 __all__ = [
+    "Client",
     "Finished",
+    "PlainClient",
     "TlsClient",
     "client_context",
     "connect",

@@ -250,7 +250,12 @@ class Refuser:
 
     def __init__(self) -> None:
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with socket.socket() as first:
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            first.bind(("127.0.0.1", 0))
+            # Only a port that was asked for by its number stays with the socket when it stops to listen.
+            self._socket.bind(first.getsockname())
         self.port: int = self._socket.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
 
@@ -261,6 +266,49 @@ class Refuser:
     def close(self) -> None:
         """Gives the port up."""
         self._socket.close()
+
+
+class Flapper:
+    """A server that is there for some seconds and gone for as many, on the same port, again and again.
+
+    Args:
+        period: seconds it is there, and seconds it is gone.
+        script: of its connections.
+
+    Attributes:
+        times: how often it has come and gone.
+    """
+
+    def __init__(self, period: float, script: Script = echo) -> None:
+        self.times = 0
+        self._base = Refuser()
+        self.port, self.address = self._base.port, self._base.address
+        self._period = period
+        self._script = script
+        self._staying = threading.Event()
+        self._last: Upstream | None = None
+        self._thread = threading.Thread(target=self._flap, name="flapper", daemon=True)
+        self._thread.start()
+
+    def stay(self) -> None:
+        """Comes back when it is there for good."""
+        self._staying.set()
+        self._thread.join(PATIENCE)
+
+    def close(self) -> None:
+        """Ends it and gives the port up."""
+        self.stay()
+        if self._last is not None:
+            self._last.close()
+        self._base.close()
+
+    def _flap(self) -> None:
+        self._last = self._base.revive(self._script)
+        while not self._staying.wait(self._period):
+            self._last.close()
+            self._staying.wait(self._period)
+            self._last = self._base.revive(self._script)
+            self.times += 1
 
 
 class Blackhole:
@@ -295,6 +343,7 @@ class Blackhole:
 
 __all__ = [
     "Blackhole",
+    "Flapper",
     "Refuser",
     "Session",
     "Upstream",

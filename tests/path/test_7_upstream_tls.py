@@ -183,6 +183,25 @@ def test_it_may_ask_who_we_are(balance: MakeBalancer, keep: Keep, pki: Pki) -> N
         assert client.receive_to_end() == (str(pki.bob.serial).encode(), End.CLOSE_NOTIFY)
 
 
+def test_each_is_shown_what_is_for_it(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
+    """Upstreams that have their files in common share what was loaded, and no others do."""
+    identities = [pki.bob, pki.client(), pki.bob]
+    names = ["127.0.0.1", None, "localhost"]
+    upstreams = [keep(tls_upstream(pki, dumps_certificate, wants_certificate=True)) for _ in names]
+    lb = balance(*(
+        server(upstream, pki, cert=identity.cert, key=identity.key, verify_name=name)
+        for upstream, identity, name in zip(upstreams, identities, names, strict=True)
+    ))  # fmt: skip
+    shown = {}
+    for number in range(6):
+        with connect(pki, lb.port) as client:
+            serial, end = client.receive_to_end()
+            assert end is End.CLOSE_NOTIFY
+        shown[lb.records.wait(number + 1)[-1].upstream] = int(serial)
+    expected = zip(upstreams, identities, strict=True)
+    assert shown == {upstream.address: identity.serial for upstream, identity in expected}
+
+
 def test_it_asks_and_we_have_nothing_to_show(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     """In TLS 1.3 it says no only after we have taken the handshake for finished."""
     lb = balance(server(keep(tls_upstream(pki, wants_certificate=True)), pki))
