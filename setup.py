@@ -19,14 +19,14 @@ MODULES = [
     "lbcore.codes",
     *(f"lbcore.parts.{name}" for name in (
         "opening", "cells", "rings", "slab", "timers", "poller", "chunks", "pipes", "bandwidth", "scopes",
-        "limiter", "health", "balance", "der", "proxy", "revoked", "policy", "verdicts", "flight", "sockets", "legs",
-        "early", "strangers", "headroom", "parking", "waiting", "succession", "pacing", "submissions", "orders",
+        "limiter", "health", "balance", "der", "proxy_out", "proxy_in", "networks", "revoked", "policy", "verdicts",
+        "flight", "sockets", "legs", "early", "strangers", "headroom", "parking", "waiting", "succession", "pacing", "submissions", "orders",
     )),
     "lbcore.tls_engines",
     "lbcore.tls.s2n",
     "lbcore.tls.openssl",
     *(f"lbcore.path.{name}" for name in (
-        "accept", "handshake", "authenticate", "authorize", "limit", "pick", "dial", "move", "forward",
+        "accept", "header", "handshake", "authenticate", "authorize", "limit", "pick", "dial", "move", "forward",
         "close",
     )),
     "lbcore.worker",

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
+from kit.clients import plain
+from kit.waiting import wait_until
 
 #: Program -> how to get it.
 PACKAGES = {
     "curl": "apt-get install curl",
     "faketime": "apt-get install faketime",
+    "haproxy": "apt-get install haproxy",
     "mariadb": "apt-get install mariadb-client",
     "mariadbd": "apt-get install mariadb-server",
     "mariadb-install-db": "apt-get install mariadb-server",
@@ -47,3 +51,33 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+class Server:
+    """A server program on a loopback port."""
+
+    def __init__(self, command: list[str], port: int, log: Path) -> None:
+        self.address = f"127.0.0.1:{port}"
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(command, stdout=output, stderr=output)
+        try:
+            wait_until(lambda: self._answers(port), f"{command[0]} listens; see {log}", timeout=30)
+        except BaseException:
+            self.close()
+            raise
+
+    def _answers(self, port: int) -> bool:
+        assert self._process.poll() is None, "it has ended"
+        try:
+            plain(port).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

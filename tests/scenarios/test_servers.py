@@ -13,42 +13,12 @@ import pytest
 from kit.clients import Finished, connect, curl, plain
 from kit.fixtures import Keep, MakeBalancer
 from kit.pki import Pki
-from kit.servers import free_port, require_server
+from kit.servers import Server, free_port, require_server
 from kit.upstreams import Refuser
 from kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from kit.balancer import Balancer
-
-
-class Server:
-    """A server program on a loopback port."""
-
-    def __init__(self, command: list[str], port: int, log: Path) -> None:
-        self.address = f"127.0.0.1:{port}"
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(command, stdout=output, stderr=output)
-        try:
-            wait_until(lambda: self._answers(port), f"{command[0]} listens; see {log}", timeout=30)
-        except BaseException:
-            self.close()
-            raise
-
-    def _answers(self, port: int) -> bool:
-        assert self._process.poll() is None, "it has ended"
-        try:
-            plain(port).close()
-        except ConnectionRefusedError:
-            return False
-        return True
-
-    def close(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 # ---- nginx, curl ---------------------------------------------------------------------------------
