@@ -193,8 +193,8 @@ def test_a_module_knows_only_what_stands_below_it(path: Path) -> None:
 
 
 def test_no_stage_knows_another_one() -> None:
-    """The order of the stages is in worker.pyx and nowhere else. move.pyx is the inside of forward, header.pyx
-    the beginning of handshake."""
+    """The order of the stages is in worker.pyx and nowhere else. move.pyx is the inside of forward,
+    header.pyx the beginning of handshake."""
     for path in core_files("path/*.pyx", "path/*.pxd"):
         others = {name for name in cimports(path) if within(name, "lbcore.path")} - {module_of(path)}
         allowed = {"lbcore.path." + inside for inside, stage in INSIDE.items() if stage == path.stem}

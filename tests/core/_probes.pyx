@@ -756,7 +756,7 @@ def fit_for_client(bytes der not None):
 # ---- PROXY headers ------------------------------------------------------------------------------
 
 def proxy_header_of(bytes data not None):
-    """What a PROXY header says: "more", "bad", or (its length, source, target); None for both: the socket says."""
+    """What a PROXY header says: "more", "bad", or (its length, source, target), None if it does not say."""
     cdef Guarded guarded = Guarded(data)
     cdef proxy_header_t header
     cdef int found

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from kit.clients import plain
 from kit.waiting import wait_until
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from kit.clients import Finished, connect, curl, plain
+from kit.clients import Finished, connect, curl
 from kit.fixtures import Keep, MakeBalancer
 from kit.pki import Pki
 from kit.servers import Server, free_port, require_server
 from kit.upstreams import Refuser
-from kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from kit.balancer import Balancer

@@ -158,6 +158,7 @@ cdef bint read_port(words_t *words, sockaddr_in6 *out) noexcept nogil:
 cdef int read_binary(const uint8_t *data, size_t length, proxy_header_t *out) noexcept nogil:
     cdef size_t whole
     cdef size_t octets
+    cdef size_t fields
     if not begins(data, length, SIGNATURE, SIGNATURE_BYTES):
         return PROXY_BAD
     if length < PROXY_FIXED:
@@ -170,7 +171,8 @@ cdef int read_binary(const uint8_t *data, size_t length, proxy_header_t *out) no
     if data[12] == PROXY_LOCAL or data[13] not in (PROXY_TCP4, PROXY_TCP6):
         return <int>whole
     octets = 4 if data[13] == PROXY_TCP4 else 16
-    if whole < PROXY_FIXED + 2 * octets + 4 or not fields_are_sound(data, PROXY_FIXED + 2 * octets + 4, whole):
+    fields = PROXY_FIXED + 2 * octets + 4
+    if whole < fields or not fields_are_sound(data, fields, whole):
         return PROXY_BAD
     take(data + PROXY_FIXED, data + PROXY_FIXED + 2 * octets, octets, &out.source)
     take(data + PROXY_FIXED + octets, data + PROXY_FIXED + 2 * octets + 2, octets, &out.target)
@@ -178,8 +180,8 @@ cdef int read_binary(const uint8_t *data, size_t length, proxy_header_t *out) no
 
 
 cdef bint known(const uint8_t *data) noexcept nogil:
-    """The command, and of a command that is not LOCAL the family: none, IPv4, IPv6 or Unix, each as a stream or
-    as datagrams."""
+    """The command, and of a command that is not LOCAL the family: none, IPv4, IPv6 or Unix, each as a stream
+    or as datagrams."""
     if data[12] == PROXY_LOCAL:
         return True
     return data[12] == PROXY_PROXY and data[13] in (0x00, PROXY_TCP4, 0x12, PROXY_TCP6, 0x22, 0x31, 0x32)

@@ -1,5 +1,5 @@
-"""Stage 2, handshake: drive TLS 1.3 until it is done or late. Behind a proxy that tells its clients' addresses,
-that comes first (path/header.pyx).
+"""Stage 2, handshake: drive TLS 1.3 until it is done or late. A PROXY header comes before that, where one is
+due (path/header.pyx).
 
 Before any TLS object exists, the first nine bytes must look like a record that begins a ClientHello of
 reasonable length: a TLS object for every stranger is what a flood wants. Plaintext that follows is looked at
