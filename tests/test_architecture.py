@@ -33,10 +33,12 @@ STAGES = (
     "forward",
     "close",
 )
+# Parts of a stage with a file of their own -> the stage.
+INSIDE = {"header": "handshake", "move": "forward"}
 # The operator's contract, typed out: these words are in logs, metrics and other people's alerts.
 REASONS_BY_STAGE = {
     "accept": "node_full unauthenticated_full",
-    "handshake": "not_tls handshake_too_big tls_version handshake_failed handshake_timeout",
+    "handshake": "bad_proxy_header not_tls handshake_too_big tls_version handshake_failed handshake_timeout",
     "any before forward": "client_gone",
     "authenticate": "no_certificate unknown_ca bad_certificate weak_key bad_serial wrong_issuer expired"
     " not_yet_valid revoked crl_expired wrong_purpose",
@@ -203,10 +205,11 @@ def test_a_module_knows_only_what_stands_below_it(path: Path) -> None:
 
 
 def test_no_stage_knows_another_one() -> None:
-    """The order of the stages is in worker.pyx and nowhere else. move.pyx is the inside of forward."""
+    """The order of the stages is in worker.pyx and nowhere else. move.pyx is the inside of forward,
+    header.pyx the beginning of handshake."""
     for path in core_files("path/*.pyx", "path/*.pxd"):
         others = {name for name in cimports(path) if within(name, "lbcore.path")} - {module_of(path)}
-        allowed = {"lbcore.path.move"} if path.stem == "forward" else set()
+        allowed = {"lbcore.path." + inside for inside, stage in INSIDE.items() if stage == path.stem}
         assert others <= allowed, f"{name_of(path)} uses {others - allowed}"
 
 
@@ -324,8 +327,8 @@ def test_each_stage_has_its_file_in_the_order_of_the_journey() -> None:
     compiled_stages = [
         name.rpartition(".")[2] for name in read_setup().MODULES if within(name, "lbcore.path")
     ]
-    assert [name for name in compiled_stages if name != "move"] == list(STAGES)
-    assert {path.stem for path in core_files("path/*.pyx")} == {*STAGES, "move"}
+    assert [name for name in compiled_stages if name not in INSIDE] == list(STAGES)
+    assert {path.stem for path in core_files("path/*.pyx")} == {*STAGES, *INSIDE}
     for place, stage in enumerate(STAGES, 1):
         assert re.search(rf"^{place}\. {stage}\b", (SOURCES / "path" / "__init__.py").read_text(), re.M)
         assert f"Stage {place}" in (SOURCES / "path" / f"{stage}.pxd").read_text().splitlines()[0]

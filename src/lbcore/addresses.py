@@ -1,4 +1,4 @@
-"""``HOST:PORT`` text, and the sockets it is bound to."""
+"""``HOST:PORT`` text, the sockets it is bound to, and networks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Iterable
 
 from lbcore.host import somaxconn
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_MAPPED = ipaddress.IPv6Address("::ffff:0:0").packed[:12]  # RFC 4291, 2.5.5.2
+_MAPPED_BITS = 96
 
 
 def split_address(text: object) -> tuple[IPAddress, int]:
@@ -33,6 +37,40 @@ def split_address(text: object) -> tuple[IPAddress, int]:
     if ip.version == 4 and bracketed:
         raise ValueError(f"address: only an IPv6 address goes in brackets, not {host!r}")
     return ip, int(port)
+
+
+NETWORKS_MAX = 64
+
+
+def read_networks(name: str, networks: object) -> tuple[tuple[bytes, int], ...]:
+    """``"10.0.0.0/8"``, ``"2001:db8::1"``, ... as (address, bits that count), each address in network order.
+
+    IPv4 inside of IPv6 is IPv4.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    if isinstance(networks, str | bytes) or not isinstance(networks, Iterable):
+        raise TypeError(f"{name}: a sequence of networks, not {networks!r}")
+    found = tuple(_read_network(name, network) for network in networks)
+    if len(found) > NETWORKS_MAX:
+        raise ValueError(f"{name}: at most {NETWORKS_MAX} networks, not {len(found)}")
+    return found
+
+
+def _read_network(name: str, text: object) -> tuple[bytes, int]:
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: networks as text, not {text!r}")
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if "%" in text:
+        raise ValueError(f"{name}: a network without a zone, not {text!r}")
+    packed, bits = network.network_address.packed, network.prefixlen
+    if bits >= _MAPPED_BITS and packed.startswith(_MAPPED):
+        return packed[len(_MAPPED) :], bits - _MAPPED_BITS
+    return packed, bits
 
 
 UNIX = "unix:"

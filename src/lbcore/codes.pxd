@@ -31,6 +31,7 @@ cdef enum reason_t:
     REASON_NODE_FULL
     REASON_UNAUTHENTICATED_FULL
     # handshake
+    REASON_BAD_PROXY_HEADER
     REASON_NOT_TLS
     REASON_HANDSHAKE_TOO_BIG
     REASON_TLS_VERSION
@@ -97,8 +98,9 @@ cdef enum ending_t:
 cdef inline ending_t reason_ending(reason_t reason) noexcept nogil:
     """How the client's side ends. One exception: a node that filled up while a client shook hands ends
     cleanly over its TLS (path/close.pyx, `must_linger`)."""
-    if reason in (REASON_NODE_FULL, REASON_UNAUTHENTICATED_FULL, REASON_NOT_TLS, REASON_HANDSHAKE_TOO_BIG,
-                  REASON_TLS_VERSION, REASON_HANDSHAKE_FAILED, REASON_HANDSHAKE_TIMEOUT):
+    if reason in (REASON_NODE_FULL, REASON_UNAUTHENTICATED_FULL, REASON_BAD_PROXY_HEADER, REASON_NOT_TLS,
+                  REASON_HANDSHAKE_TOO_BIG, REASON_TLS_VERSION, REASON_HANDSHAKE_FAILED,
+                  REASON_HANDSHAKE_TIMEOUT):
         return ENDING_CLOSE
     if REASON_RATE <= reason <= REASON_UPSTREAM_CLOSED:
         return ENDING_CLEAN

@@ -10,7 +10,8 @@ STAGES = (
 REASONS = (
     "",
     "node_full", "unauthenticated_full",
-    "not_tls", "handshake_too_big", "tls_version", "handshake_failed", "handshake_timeout",
+    "bad_proxy_header", "not_tls", "handshake_too_big", "tls_version", "handshake_failed",
+    "handshake_timeout",
     "client_gone",
     "no_certificate", "unknown_ca", "bad_certificate", "weak_key", "bad_serial", "wrong_issuer",
     "expired", "not_yet_valid", "revoked", "crl_expired", "wrong_purpose",

@@ -20,7 +20,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport strcpy
 
-from lbcore.addresses import bound_address, bound_socket, start_listening
+from lbcore.addresses import bound_address, bound_socket, read_networks, start_listening
 from lbcore.application import check_count, check_seconds
 from lbcore.handover import handing_over
 from lbcore.host import CONNECTIONS_MAX, pipes_allowed, room_for, wait_readable
@@ -99,7 +99,7 @@ from lbcore.record_service cimport RecordService
 from lbcore.submission_service cimport SubmissionService
 from lbcore.tls.engine cimport tls_engine_t
 from lbcore.tls_engines cimport engines_find
-from lbcore.to_core cimport make_policy, make_tls, new_cell_id
+from lbcore.to_core cimport make_networks, make_policy, make_tls, new_cell_id
 from lbcore.worker cimport worker_free, worker_new, worker_start
 
 LOG = logging.getLogger("lbcore")
@@ -504,6 +504,7 @@ cdef class Engine:
         plaintext=False,
         authorize=None,
         source_limits=None,
+        proxy_protocol_from=(),
     ):
         """Opens a port for an application.
 
@@ -515,6 +516,12 @@ cdef class Engine:
             authorize: called with (PeerCertificate, application name), answers a Verdict or an
                 awaitable of one; required with ``tls``. Answers are cached by certificate.
             source_limits: with ``plaintext``: a LimitClass counted per source address.
+            proxy_protocol_from: networks (``"10.0.0.0/8"``, ``"2001:db8::1"``; 64 at most) of the TCP load
+                balancers in front. Their connections have to begin with a PROXY header, version 1 or 2,
+                before TLS, or are refused (``bad_proxy_header``); the address in it is then the client's,
+                for records, limits per source and the upstream. A header that says LOCAL or UNKNOWN changes
+                nothing. Nobody else's header is believed: with ``tls`` it is refused (``not_tls``), with
+                ``plaintext`` it is the client's data.
 
         Returns:
             Listener.
@@ -528,6 +535,7 @@ cdef class Engine:
         cdef Listener listener
         cdef tls_generation_t *generation = NULL
         check_listen(tls, plaintext, authorize, source_limits)
+        fronts = read_networks("proxy_protocol_from", proxy_protocol_from)
         application.check_usable()
         with self.lock:
             self._check_running()
@@ -548,6 +556,7 @@ cdef class Engine:
                 listener.cell.tls = generation
                 listener.cell.asks = tls is not None or source_limits is not None
                 listener.cell.uses_policy = tls is not None
+                listener.cell.fronts = make_networks(fronts)
                 listener.cell.fd = os.dup(sock.fileno())
             except BaseException:
                 sock.close()

@@ -229,12 +229,24 @@ cdef struct policy_t:            # the native table: strangers are refused witho
     uint8_t *allowed             # client_count x app_count
 
 
+cdef struct network_t:
+    uint8_t address[16]          # the first `octets` of it
+    uint8_t octets               # 4 or 16: a network holds addresses of its own family only
+    uint8_t bits                 # how many of them all its addresses share
+
+
+cdef struct networks_t:          # frozen, one block of memory
+    uint32_t count
+    network_t items[1]           # `count` of them; allocated to fit
+
+
 cdef struct listener_t:          # frozen but for the counters of its app
     refs_t refs
     uint64_t id
     int fd                       # shared by all workers; closed when the last reference goes
     app_t *app
     tls_generation_t *tls        # NULL: plaintext
+    networks_t *fronts           # whose connections begin with a PROXY header; owned; NULL: nobody's
     bint asks                    # whether Python decides who passes (plaintext without limits: no)
     bint uses_policy             # whether the native table speaks for this listener
 
@@ -313,7 +325,6 @@ cdef struct flight_t:            # how far a client's plaintext handshake was lo
 cdef struct conn_t:              # one slot of the slab; the worker's own
     uint32_t index
     uint32_t generation          # grows each time the slot is given back
-    flag_t in_use
     stage_t stage
     stage_t ended_at             # stage that ended it
     reason_t reason
@@ -333,11 +344,7 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     upstream_t *picked           # counted in its in_flight while not NULL
     name_t *upstream_name        # of the last one that was picked
     limiter_t *limiter           # the submitter's, or NULL
-    flag_t limited               # counted in all its scopes: parts/scopes.pyx
-    flag_t paced                 # one of them has a bandwidth
-    taken_t taken                # what it took there; `stamps` is owned
-    flag_t delayed               # linked in worker.delayed, waiting for a limit
-    flag_t replacing             # asked for the oldest connection of a scope to end
+    taken_t taken                # what it took in its scopes; `stamps` is owned
     limiter_t *held_by           # the scope that holds it back; or NULL. Borrowed, like the next
     limiter_t *succeeds          # linked in that one's succession; or NULL
     uint64_t asked_ns            # when it came to stage 5
@@ -348,6 +355,14 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     reason_t leaves_for
     reason_t would_deny          # what a shadow limit would have refused it with
     completion_t *completion     # who submitted it wants to know how it ends; or NULL
+
+    # one byte each, side by side, or they would cost eight
+    flag_t in_use
+    flag_t fronted               # what comes first is a PROXY header, and it is not here yet
+    flag_t limited               # counted in all its scopes: parts/scopes.pyx
+    flag_t paced                 # one of them has a bandwidth
+    flag_t delayed               # linked in worker.delayed, waiting for a limit
+    flag_t replacing             # asked for the oldest connection of a scope to end
     flag_t unauthenticated       # counted in node.unauthenticated, linked in worker.strangers
     flag_t proven                # possession of the certificate's key was shown
     flag_t parked                # linked in worker.parked, waiting for the policy
@@ -359,19 +374,20 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     flag_t forwarding            # reached stage 8
     flag_t lingering             # everything is released but the socket
     flag_t quiet                 # silent for a while: record buffers and pipes were given back
-    scope_t refused_by
-
-    uint32_t turn                # where its scans of the upstreams start
-    uint16_t tried[8]            # marks of upstreams that were dialled; the last one may still be
-    uint8_t attempts             # how many those are
-    reason_t dial_failure        # of the last attempt that failed
     flag_t probing               # it finds out whether a quarantined upstream is back
-
-    uint8_t serial[20]           # big endian, no leading zeros
+    uint8_t attempts             # upstreams that were dialled
     uint8_t serial_length        # 0: no certificate was seen
+    uint8_t serial[20]           # big endian, no leading zeros
+
+    scope_t refused_by
+    uint32_t turn                # where its scans of the upstreams start
+    uint16_t tried[8]            # marks of the upstreams that were dialled; the last one may still be
+    reason_t dial_failure        # of the last attempt that failed
     flight_t flight
     uint32_t handshake_bytes
     sockaddr_in6 source          # holds sockaddr_in as well
+    sockaddr_in6 target          # where it wanted to, by its PROXY header; family 0: nobody said
+    reason_t first_end           # who ended first, once somebody did
 
     uint64_t id                  # unique in this process
     uint64_t accepted_ns
@@ -379,7 +395,6 @@ cdef struct conn_t:              # one slot of the slab; the worker's own
     uint64_t dialled_ns
     uint64_t connected_ns
     uint64_t active_ns           # last time a payload byte moved
-    reason_t first_end           # who ended first, once somebody did
 
     uint64_t deadline_ns         # 0: none
     conn_t *timer_next

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from lbcore.structs cimport name_t, policy_t, tls_generation_t
+from lbcore.structs cimport name_t, networks_t, policy_t, tls_generation_t
 from lbcore.tls.engine cimport tls_engine_t
 
 
@@ -13,3 +13,5 @@ cdef name_t *make_name(str text) except NULL
 cdef tls_generation_t *make_tls(const tls_engine_t *engine, object settings) except NULL
 cdef tls_generation_t *make_client_tls(const tls_engine_t *engine, object settings) except NULL
 cdef policy_t *make_policy(list clients) except NULL
+# Reads them as well; not counted, the caller owns them. NULL: there are none.
+cdef networks_t *make_networks(tuple networks) except? NULL

@@ -1,4 +1,4 @@
-"""From Python values to the core's cells: names, TLS generations, policy tables."""
+"""From Python values to the core's cells: names, networks, TLS generations, policy tables."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -6,6 +6,7 @@ from lbcore.revocation import read_revoked
 from lbcore.settings import read_pem, revocation_lists
 
 from lbcore.parts.cells cimport name_new, policy_unref, tls_new, tls_unref
+from lbcore.parts.networks cimport networks_new, networks_set
 from lbcore.parts.policy cimport policy_add, policy_allow, policy_new
 from lbcore.parts.revoked cimport revoked_new, revoked_set
 from lbcore.structs cimport revoked_t
@@ -25,6 +26,20 @@ cdef name_t *make_name(str text) except NULL:
     if name == NULL:
         raise MemoryError
     return name
+
+
+cdef networks_t *make_networks(tuple networks) except? NULL:
+    """From `addresses.read_networks`; NULL: there are none."""
+    cdef networks_t *made
+    cdef bytes address
+    if not networks:
+        return NULL
+    made = networks_new(<uint32_t>len(networks))
+    if made == NULL:
+        raise MemoryError
+    for i, (address, bits) in enumerate(networks):
+        networks_set(made, <uint32_t>i, address, <uint8_t>len(address), <uint8_t>bits)
+    return made
 
 
 cdef tls_generation_t *make_tls(const tls_engine_t *engine, object settings) except NULL:

@@ -250,12 +250,14 @@ class EnginePort:
                 app.listen,
                 plaintext=True,
                 source_limits=source_limits,
+                proxy_protocol_from=app.proxy_protocol_from,
             )
         return self._engine.listen(
             application,
             app.listen,
             tls=_server_tls(self._config, app),
             authorize=self._authorize,
+            proxy_protocol_from=app.proxy_protocol_from,
         )
 
 

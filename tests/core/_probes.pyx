@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free, malloc
 
 from lbcore.codes import REASONS
 
+from lbcore.from_core cimport show_address
 from lbcore.codes cimport ENDING_CLEAN, ENDING_CLOSE, ENDING_RESET, STAGE_DIAL, reason_ending, reason_t
 from lbcore.parts.balance cimport (
     balance_give,
@@ -61,6 +62,7 @@ from lbcore.parts.limiter cimport (
     limiter_refund,
     refusal_t,
 )
+from lbcore.parts.networks cimport networks_hold, networks_new, networks_set
 from lbcore.parts.parking cimport parking_enter, parking_leave
 from lbcore.parts.pipes cimport pipe_give, pipe_take, pipes_fini
 from lbcore.parts.policy cimport policy_add, policy_allow, policy_judge, policy_new
@@ -72,6 +74,7 @@ from lbcore.parts.poller cimport (
     tag_index,
     tag_kind,
 )
+from lbcore.parts.proxy_in cimport PROXY_BAD, PROXY_MORE, proxy_header_t, proxy_read
 from lbcore.parts.rings cimport (
     ring_awake,
     ring_fini,
@@ -102,6 +105,7 @@ from lbcore.structs cimport (
     limiter_t,
     message_t,
     name_t,
+    networks_t,
     node_t,
     pool_t,
     pipe_t,
@@ -129,7 +133,7 @@ from lbcore.sys.atomics cimport (
     word_write,
 )
 from lbcore.sys cimport linux
-from lbcore.sys.linux cimport aligned_alloc, memcpy, memset, monotonic_ns
+from lbcore.sys.linux cimport aligned_alloc, memcpy, memset, monotonic_ns, sockaddr_in, sockaddr_in6
 from lbcore.tls.engine cimport tls_engine_t
 from lbcore.worker cimport dispatch, watch_listeners, worker_new
 
@@ -747,6 +751,47 @@ def fit_for_client(bytes der not None):
     """The reason why a certificate is no client's; "": it is good."""
     cdef Guarded guarded = Guarded(der)
     return REASONS[<int>der_fit_for_client(guarded.at, guarded.length)]
+
+
+# ---- PROXY headers ------------------------------------------------------------------------------
+
+def proxy_header_of(bytes data not None):
+    """What a PROXY header says: "more", "bad", or (its length, source, target), None if it does not say."""
+    cdef Guarded guarded = Guarded(data)
+    cdef proxy_header_t header
+    cdef int found
+    memset(&header, 0xff, sizeof(header))
+    found = proxy_read(guarded.at, guarded.length, &header)
+    if found == PROXY_MORE or found == PROXY_BAD:
+        if header.source.sin6_family or header.target.sin6_family:
+            raise AssertionError("it says something that nobody may believe")
+        return "more" if found == PROXY_MORE else "bad"
+    if header.source.sin6_family != header.target.sin6_family:
+        raise AssertionError("two families")
+    if header.source.sin6_family == 0:
+        return found, None, None
+    return found, show_address(&header.source), show_address(&header.target)
+
+
+def holds(networks not None, bytes address not None):
+    """Whether one of the networks, as (address, bits), holds a peer's address of 4 or 16 bytes."""
+    cdef networks_t *made = networks_new(<uint32_t>len(networks))
+    cdef sockaddr_in6 peer
+    cdef bytes packed
+    if made == NULL:
+        raise MemoryError
+    for i, (packed, bits) in enumerate(networks):
+        networks_set(made, <uint32_t>i, packed, <uint8_t>len(packed), <uint8_t>bits)
+    memset(&peer, 0, sizeof(peer))
+    if len(address) == 4:
+        peer.sin6_family = <uint16_t>linux.AF_INET
+        memcpy(&(<sockaddr_in *>&peer).sin_addr, <const char *>address, 4)
+    else:
+        peer.sin6_family = <uint16_t>linux.AF_INET6
+        memcpy(&peer.sin6_addr, <const char *>address, 16)
+    held = networks_hold(made, &peer)
+    free(made)
+    return bool(held)
 
 
 # ---- policy --------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ import lbcore
 # close: nothing was agreed yet; clean: close_notify, "come back later" or a normal end; reset: a permanent
 # refusal or an abort, which must never look like a clean end.
 ENDINGS = {
-    "close": "node_full unauthenticated_full not_tls handshake_too_big tls_version handshake_failed"
-    " handshake_timeout",
+    "close": "node_full unauthenticated_full bad_proxy_header not_tls handshake_too_big tls_version"
+    " handshake_failed handshake_timeout",
     "clean": "rate window concurrent app_full limit_wait no_upstream connect_failed upstream_tls"
     " client_closed upstream_closed",
     "reset": "client_gone no_certificate unknown_ca bad_certificate weak_key bad_serial wrong_issuer expired"

@@ -122,6 +122,7 @@ class Balancer:
         plaintext: listen without TLS.
         source_limits: of a plaintext listener.
         alpn: of the listener.
+        proxy_protocol_from: of the listener.
         app: options of the Application.
         engine: options of the Engine.
         policy: PolicyClient objects for the native table, or None.
@@ -136,6 +137,7 @@ class Balancer:
         plaintext: bool = False,
         source_limits: lbcore.LimitClass | None = None,
         alpn: Sequence[str] = (),
+        proxy_protocol_from: Sequence[str] = (),
         app: Mapping[str, Any] | None = None,
         engine: Mapping[str, Any] | None = None,
         policy: Sequence[lbcore.PolicyClient] | None = None,
@@ -154,8 +156,9 @@ class Balancer:
         self.engine.start()
         try:
             self.listener = self.add(
-                name, *upstreams, plaintext=plaintext, source_limits=source_limits, alpn=alpn, **(app or {})
-            )
+                name, *upstreams, plaintext=plaintext, source_limits=source_limits, alpn=alpn,
+                proxy_protocol_from=proxy_protocol_from, **(app or {}),
+            )  # fmt: skip
         except BaseException:
             self.engine.stop()
             raise
@@ -167,6 +170,7 @@ class Balancer:
         plaintext: bool = False,
         source_limits: lbcore.LimitClass | None = None,
         alpn: Sequence[str] = (),
+        proxy_protocol_from: Sequence[str] = (),
         address: str = "127.0.0.1:0",
         **app: Any,
     ) -> lbcore.Listener:
@@ -180,9 +184,14 @@ class Balancer:
         application = lbcore.Application(name, servers, **app)
         self.applications.append(application)
         if plaintext:
-            return self.engine.listen(application, address, plaintext=True, source_limits=source_limits)
+            return self.engine.listen(
+                application, address, plaintext=True, source_limits=source_limits,
+                proxy_protocol_from=proxy_protocol_from,
+            )  # fmt: skip
         tls = self.pki.server_tls(alpn=alpn)
-        return self.engine.listen(application, address, tls=tls, authorize=self._authorize)
+        return self.engine.listen(
+            application, address, tls=tls, authorize=self._authorize, proxy_protocol_from=proxy_protocol_from
+        )
 
     @property
     def app(self) -> lbcore.Application:

@@ -1,4 +1,5 @@
-"""Reading a PROXY header as an upstream does (haproxy.org, proxy-protocol.txt)."""
+"""Reading a PROXY header as an upstream does, and writing one as a balancer in front does (haproxy.org,
+proxy-protocol.txt)."""
 
 from __future__ import annotations
 
@@ -13,6 +14,57 @@ SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 UNIQUE_ID, SSL = 0x05, 0x20
 SSL_VERSION, SSL_CN, SSL_CIPHER, SSL_CLIENT_CERT = 0x21, 0x22, 0x23, 0x28
 CLIENT, SERIAL, APPLICATION = 0xE0, 0xE1, 0xE2
+
+
+# What version 2 says of a connection: whose it is, and of which kind.
+LOCAL, PROXY = 0x20, 0x21
+UNSPEC, TCP4, UDP4, TCP6, UNIX = 0x00, 0x11, 0x12, 0x21, 0x31
+CRC32C, NOOP = 0x03, 0x04
+
+
+def line(source: str, target: str) -> bytes:
+    """A header of version 1 with two ends, ``host:port``."""
+    (host, port), (target_host, target_port) = _split(source), _split(target)
+    return f"PROXY TCP{host.version} {host} {target_host} {port} {target_port}\r\n".encode()
+
+
+def binary(source: str, target: str, fields: bytes = b"") -> bytes:
+    """A header of version 2 with two ends, ``host:port``, and encoded fields."""
+    (host, port), (target_host, target_port) = _split(source), _split(target)
+    body = host.packed + target_host.packed + struct.pack(">HH", port, target_port)
+    return block(PROXY, TCP4 if host.version == 4 else TCP6, body + fields)
+
+
+def block(command: int, family: int, body: bytes = b"") -> bytes:
+    """A header of version 2, whatever is in it."""
+    return SIGNATURE + struct.pack(">BBH", command, family, len(body)) + body
+
+
+def encode_field(kind: int, value: bytes) -> bytes:
+    """One field of version 2."""
+    return struct.pack(">BH", kind, len(value)) + value
+
+
+def with_checksum(source: str, target: str, before: bytes = b"", after: bytes = b"") -> bytes:
+    """A header of version 2 with a right checksum between other fields."""
+    empty = binary(source, target, before + encode_field(CRC32C, bytes(4)) + after)
+    crc = _crc32c(empty).to_bytes(4, "big")
+    return binary(source, target, before + encode_field(CRC32C, crc) + after)
+
+
+def _crc32c(data: bytes) -> int:
+    """Castagnoli's, as RFC 3309 has it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def _split(end: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
+    host, _, port = end.rpartition(":")
+    return ipaddress.ip_address(host.strip("[]")), int(port)
 
 
 @dataclass(frozen=True)

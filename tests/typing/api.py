@@ -189,6 +189,7 @@ assert_type(listener.port, int)
 engine.listen(app, "[::]:8444", tls=tls, authorize=decide_elsewhere)
 engine.listen(app, "[::]:8445", tls=tls, authorize=Policy())
 engine.listen(app, "127.0.0.1:8080", plaintext=True, source_limits=limit_class)
+engine.listen(app, "[::]:8446", plaintext=True, proxy_protocol_from=["10.0.0.0/8", "2001:db8::1"])
 
 clients = [lbcore.PolicyClient("alice", serials=[0x4F3A], apps={"orders"}, disabled=False)]
 assert_type(engine.set_policy(clients), int)

@@ -171,6 +171,7 @@ cdef void listener_unref(listener_t *listener) noexcept nogil:
             close(listener.fd)
         app_unref(listener.app)
         tls_unref(listener.tls)
+        free(listener.fronts)
         free(listener)
 
 

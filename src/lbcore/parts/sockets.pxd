@@ -8,5 +8,7 @@ cdef int socket_tune(int fd, uint32_t keepalive_s) noexcept nogil
 cdef void socket_will_reset(int fd) noexcept nogil
 # Bytes the peer has not acknowledged.
 cdef int socket_unacknowledged(int fd) noexcept nogil
+# Whether the peer has ended, or the connection is broken: no byte will come but those that are here.
+cdef bint socket_has_ended(int fd) noexcept nogil
 # The pending error, cleared.
 cdef int socket_error(int fd) noexcept nogil

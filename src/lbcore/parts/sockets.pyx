@@ -4,6 +4,9 @@ from libc.stdint cimport uint32_t
 
 from lbcore.sys.linux cimport (
     IPPROTO_TCP,
+    POLLERR,
+    POLLHUP,
+    POLLRDHUP,
     SIOCOUTQ,
     SO_ERROR,
     SO_KEEPALIVE,
@@ -17,6 +20,8 @@ from lbcore.sys.linux cimport (
     getsockopt,
     ioctl,
     linger,
+    poll,
+    pollfd,
     setsockopt,
     socklen_t,
 )
@@ -60,6 +65,15 @@ cdef int socket_unacknowledged(int fd) noexcept nogil:
     if ioctl(fd, SIOCOUTQ, &bytes_left) != 0:
         return 0
     return bytes_left
+
+
+cdef bint socket_has_ended(int fd) noexcept nogil:
+    """A peek cannot tell: it finds the bytes before the end again and again."""
+    cdef pollfd watched
+    watched.fd = fd
+    watched.events = POLLRDHUP
+    watched.revents = 0
+    return poll(&watched, 1, 0) == 1 and watched.revents & (POLLRDHUP | POLLHUP | POLLERR) != 0
 
 
 cdef int socket_error(int fd) noexcept nogil:

@@ -1,7 +1,7 @@
 """The journey of a connection, one stage per file, in this order:
 
 1. accept        take sockets, refuse above the caps, hand over to the least loaded worker
-2. handshake     drive TLS 1.3 until it is done or late
+2. handshake     a PROXY header, where one is due; drive TLS 1.3 until it is done or late
 3. authenticate  the verified chain: leaf, issued directly by the one CA, fit for a client
 4. authorize     native table, cached verdict, or park the connection and ask Python
 5. limit         open connections and opening rate: the client's, then the application's

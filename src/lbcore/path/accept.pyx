@@ -14,6 +14,7 @@ from libc.stdint cimport int64_t, uint32_t
 from lbcore.codes cimport REASON_NODE_FULL, STAGE_ACCEPT, STEP_CLOSE, STEP_NEXT
 from lbcore.parts.cells cimport app_ref, listener_ref, listener_unref, tls_ref
 from lbcore.parts.headroom cimport headroom_is_lacking, headroom_is_short, headroom_ran_out
+from lbcore.parts.networks cimport networks_hold
 from lbcore.parts.rings cimport ring_push, ring_wake
 from lbcore.parts.slab cimport slab_take
 from lbcore.parts.strangers cimport known_enter, node_is_full, stranger_enter
@@ -113,13 +114,14 @@ cdef conn_t *accept_adopt(listener_t *listener, worker_t *worker, int fd,
     conn.listener = listener_ref(listener)
     conn.app = app_ref(listener.app)
     conn.tls = tls_ref(listener.tls)
+    conn.fronted = listener.fronts != NULL and networks_hold(listener.fronts, source)
     conn.accepted_ns = worker.now_ns
     conn.active_ns = worker.now_ns
     return conn
 
 
 cdef step_t accept_step(conn_t *conn, worker_t *worker) noexcept nogil:
-    if conn.tls == NULL:
+    if conn.tls == NULL and not conn.fronted:
         return STEP_NEXT if known_enter(worker, conn) else STEP_CLOSE
     if node_is_full(worker):             # said now, before it costs a handshake
         conn.reason = REASON_NODE_FULL

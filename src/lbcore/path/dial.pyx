@@ -22,7 +22,7 @@ from lbcore.parts.headroom cimport headroom_is_lacking, headroom_ran_out
 from lbcore.parts.health cimport health_dialled, health_failed
 from lbcore.parts.legs cimport leg_decrypt, leg_flush, leg_io, leg_put, leg_put_payload
 from lbcore.parts.poller cimport poller_want
-from lbcore.parts.proxy cimport proxy_write
+from lbcore.parts.proxy_out cimport proxy_write
 from lbcore.parts.sockets cimport socket_error, socket_tune
 from lbcore.parts.timers cimport timer_arm, timer_disarm
 from lbcore.structs cimport (

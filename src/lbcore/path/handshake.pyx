@@ -1,4 +1,5 @@
-"""Stage 2, handshake: drive TLS 1.3 until it is done or late.
+"""Stage 2, handshake: drive TLS 1.3 until it is done or late. A PROXY header comes before that, where one is
+due (path/header.pyx).
 
 Before any TLS object exists, the first nine bytes must look like a record that begins a ClientHello of
 reasonable length: a TLS object for every stranger is what a flood wants. Plaintext that follows is looked at
@@ -28,6 +29,7 @@ from lbcore.parts.policy cimport policy_judge
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.revoked cimport revoked_judge
 from lbcore.parts.timers cimport timer_arm, timer_disarm
+from lbcore.path.header cimport header_step
 from lbcore.structs cimport BATCH_MIN, LEG_READABLE, name_t
 from lbcore.sys.linux cimport (
     EAGAIN,
@@ -50,6 +52,11 @@ cdef enum:
 cdef step_t handshake_step(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef ssize_t got
     cdef size_t kept = conn.flight.header_length
+    cdef step_t step
+    if conn.fronted:
+        step = header_step(conn, worker)
+        if step != STEP_NEXT:
+            return step
     if conn.tls == NULL:
         return STEP_NEXT
     if not conn.client.watched:

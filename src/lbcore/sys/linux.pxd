@@ -81,7 +81,15 @@ cdef extern from "sys/epoll.h" nogil:
     int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
     int epoll_wait(int epoll, epoll_event *events, int capacity, int timeout_ms)
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
-    uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLEXCLUSIVE
+    uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLEXCLUSIVE, EPOLLET
+
+cdef extern from "poll.h" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *watched, unsigned long count, int timeout_ms)
+    short POLLRDHUP, POLLHUP, POLLERR
 
 cdef extern from "sys/ioctl.h" nogil:
     int ioctl(int fd, unsigned long request, ...)
@@ -106,6 +114,7 @@ cdef extern from "netinet/in.h" nogil:
         in6_addr sin6_addr
     int AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, IPPROTO_IPV6, IPV6_V6ONLY
     uint16_t ntohs(uint16_t value)
+    uint16_t htons(uint16_t value)
 
 cdef extern from "netinet/tcp.h" nogil:
     int TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT
@@ -116,7 +125,7 @@ cdef extern from "sys/socket.h" nogil:
         int l_linger
     ctypedef uint32_t socklen_t
     int SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_LINGER, SO_ERROR, SO_KEEPALIVE
-    int SHUT_WR, SHUT_RDWR, MSG_NOSIGNAL, MSG_DONTWAIT
+    int SHUT_WR, SHUT_RDWR, MSG_NOSIGNAL, MSG_DONTWAIT, MSG_PEEK
     int socket(int family, int kind, int protocol)
     int connect(int fd, const sockaddr *address, socklen_t length)
     int accept4(int fd, sockaddr *address, socklen_t *length, int flags)
@@ -144,3 +153,4 @@ cdef inline uint64_t wall_ns() noexcept nogil:
 
 cdef extern from "arpa/inet.h" nogil:
     const char *inet_ntop(int family, const void *address, char *text, socklen_t room)
+    int inet_pton(int family, const char *text, void *address)

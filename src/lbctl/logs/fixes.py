@@ -16,6 +16,8 @@ _FIXED = {
     "node_full": "raise node.max_connections and the file descriptor limit, or add a node",
     "unauthenticated_full": "find out who opens connections in vain, or raise node.max_unauthenticated and"
     " the file descriptor limit",
+    "bad_proxy_header": "let the balancer in front send a PROXY header, version 1 or 2, or take its address"
+    " off the list of those that have to",
     "not_tls": "let the client speak TLS 1.3, or a TLS tunnel beside it",
     "tls_version": "let the client offer TLS 1.3",
     "handshake_timeout": "raise tls.handshake_timeout if the client is merely slow",

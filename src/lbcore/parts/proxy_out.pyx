@@ -38,15 +38,8 @@ from lbcore.tls.engine cimport tls_peer_t
 
 cdef enum:
     LINE_MAX = 108               # version 1, with a NUL
-    HEADER = 16                  # version 2: signature, command, family, length
     CERTIFICATE_MAX = 49152      # a longer one does not fit with the rest
     NAME_MAX = 4096
-    COMMAND_PROXY = 0x21
-    COMMAND_LOCAL = 0x20
-    FAMILY_TCP4 = 0x11
-    FAMILY_TCP6 = 0x21
-    TYPE_UNIQUE_ID = 0x05
-    TYPE_SSL = 0x20
     TYPE_SSL_VERSION = 0x21
     TYPE_SSL_CN = 0x22
     TYPE_SSL_CIPHER = 0x23
@@ -80,10 +73,15 @@ cdef size_t proxy_write(conn_t *conn, worker_t *worker, uint8_t *out) noexcept n
     if conn.app.proxy == PROXY_NONE:
         return 0
     memset(&local, 0, sizeof(local))
-    if getsockname(conn.client.fd, <sockaddr *>&local, &length) != 0:
+    if conn.target.sin6_family != 0:     # who is behind the proxy in front of us wanted to go there
+        local = conn.target
+    elif getsockname(conn.client.fd, <sockaddr *>&local, &length) != 0:
         return 0
     end_of(&conn.source, &source)
     end_of(&local, &target)
+    if is_mapped(&source) and is_mapped(&target):
+        unmap(&source)
+        unmap(&target)
     if source.family != target.family:   # a socket that is not of TCP
         source.family = 0
     if conn.app.proxy == PROXY_V1:
@@ -92,7 +90,6 @@ cdef size_t proxy_write(conn_t *conn, worker_t *worker, uint8_t *out) noexcept n
 
 
 cdef void end_of(const sockaddr_in6 *address, end_t *out_end) noexcept nogil:
-    """IPv4 that came in over IPv6 is IPv4."""
     cdef const sockaddr_in *four = <const sockaddr_in *>address
     out_end.family = address.sin6_family
     out_end.port = address.sin6_port     # in the same place as that of IPv4
@@ -100,12 +97,19 @@ cdef void end_of(const sockaddr_in6 *address, end_t *out_end) noexcept nogil:
         out_end.address = <const uint8_t *>&four.sin_addr
     elif address.sin6_family == AF_INET6:
         out_end.address = <const uint8_t *>&address.sin6_addr
-        if memcmp(out_end.address, MAPPED, 12) == 0:
-            out_end.family = AF_INET
-            out_end.address += 12
     else:
         out_end.family = 0
         out_end.address = NULL
+
+
+cdef bint is_mapped(const end_t *end) noexcept nogil:
+    return end.family == AF_INET6 and memcmp(end.address, MAPPED, 12) == 0
+
+
+cdef void unmap(end_t *end) noexcept nogil:
+    """IPv4 that came in over IPv6 is IPv4; one end alone cannot be, and a header may say so."""
+    end.family = AF_INET
+    end.address += 12
 
 
 # ---- version 1 -----------------------------------------------------------------------------------
@@ -129,12 +133,12 @@ cdef size_t write_binary(conn_t *conn, worker_t *worker, const end_t *source, co
                          uint8_t *out) noexcept nogil:
     cdef writer_t writer
     cdef size_t length
-    writer.at = out + HEADER
+    writer.at = out + PROXY_FIXED
     memcpy(out, SIGNATURE, 12)
-    out[12] = COMMAND_PROXY if source.family != 0 else COMMAND_LOCAL
+    out[12] = PROXY_PROXY if source.family != 0 else PROXY_LOCAL
     out[13] = 0
     if source.family != 0:
-        out[13] = FAMILY_TCP4 if source.family == AF_INET else FAMILY_TCP6
+        out[13] = PROXY_TCP4 if source.family == AF_INET else PROXY_TCP6
         put(&writer, source.address, 4 if source.family == AF_INET else 16)
         put(&writer, target.address, 4 if source.family == AF_INET else 16)
         put(&writer, &source.port, 2)
@@ -143,7 +147,7 @@ cdef size_t write_binary(conn_t *conn, worker_t *worker, const end_t *source, co
     if conn.app.proxy == PROXY_V2_TLS:
         put_identity(&writer, conn, worker)
     length = <size_t>(writer.at - out)
-    put_length(out + 14, length - HEADER)
+    put_length(out + 14, length - PROXY_FIXED)
     return length
 
 
@@ -168,7 +172,7 @@ cdef void put_id(writer_t *writer, conn_t *conn, worker_t *worker) noexcept nogi
     cdef char text[80]
     cdef int length = snprintf(text, sizeof(text), b"%s-%u-%llu", worker.node.boot, worker.number,
                                <unsigned long long>conn.id)
-    put_field(writer, TYPE_UNIQUE_ID, text, <size_t>length)
+    put_field(writer, PROXY_UNIQUE_ID, text, <size_t>length)
 
 
 cdef void put_identity(writer_t *writer, conn_t *conn, worker_t *worker) noexcept nogil:
@@ -192,7 +196,7 @@ cdef void put_ssl(writer_t *writer, conn_t *conn, worker_t *worker) noexcept nog
     cdef const char *cipher = worker.tls_engine.cipher(conn.client.tls)
     cdef const uint8_t *name
     cdef size_t length
-    start[0] = TYPE_SSL
+    start[0] = PROXY_SSL
     start[3] = CLIENT_SSL | CLIENT_CERT_CONN | CLIENT_CERT_SESS
     memset(start + 4, 0, 4)              # the certificate was verified
     writer.at += 8
