@@ -237,7 +237,7 @@ class TestBrokenInput:
 
     @given(st.binary(max_size=300))
     def test_noise(self, probes: ModuleType, noise: bytes) -> None:
-        assert read(probes, noise) in ("bad", "more")
+        look_at(probes, noise)
 
     @given(st.binary(max_size=300))
     def test_noise_behind_a_beginning(self, probes: ModuleType, noise: bytes) -> None:

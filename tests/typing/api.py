@@ -86,7 +86,7 @@ server.resume()
 server.mark_down()
 server.mark_up()
 
-upstream_tls = lbcore.UpstreamTLS(ca=Path("ca.pem"), cert="lb.pem", key="lb.key", verify_name="metrics.internal")
+upstream_tls = lbcore.UpstreamTLS(ca=Path("ca.pem"), cert="lb.pem", key="lb.key", verify_name="metrics")
 named = lbcore.UpstreamServer("unix:/run/metrics.sock", tls=upstream_tls)
 assert_type(named.tls, lbcore.UpstreamTLS | None)
 changing = lbcore.Application(

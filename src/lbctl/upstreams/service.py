@@ -135,5 +135,10 @@ class Upstreams:
             target.address,
             up=result.state == "up",
             passed=result.passed,
-            message=f"{result.count} checks {'passed' if result.passed else 'failed'}: {result.message}",
+            message=_words(result),
         )
+
+
+def _words(result: Result) -> str:
+    checks = "1 check" if result.count == 1 else f"{result.count} checks"
+    return f"{checks} passed" if result.passed else f"{checks} failed: {result.message}"
