@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import dns.message
 import pytest
 from kit.dns_server import (
     Answer,
@@ -22,6 +24,7 @@ from kit.dns_server import (
 )
 from kit.names import OneName
 
+from lbctl.config.values import parse_address
 from lbctl.names import Found, NameOf
 from lbctl.names.places import FOUND_MAX
 
@@ -159,6 +162,48 @@ def test_garbage_by_tcp_is_a_failure_and_no_error(server: DnsServer) -> None:
     server.behave(WEB.name, lambda query, tcp: (garbage if tcp else truncated_for_ever)(query, tcp))
     outcome = OneName(server, WEB, timeout=1.0).look_up()
     assert outcome.problems == (f"127.0.0.1@{server.port}: an answer that makes no sense",)
+
+
+def test_an_alias_of_itself_is_no_answer(server: DnsServer) -> None:
+    server.put(WEB.name, "CNAME", WEB.name + ".")
+    outcome = OneName(server, WEB).look_up()
+    assert outcome.problems == (f"127.0.0.1@{server.port}: an answer that makes no sense",)
+
+
+def test_damaged_answers_are_an_answer_or_a_problem_and_never_an_error(server: DnsServer) -> None:
+    """By TCP, where every damage arrives; a damaged datagram is as good as none."""
+    chance = random.Random(17)
+
+    def damaged(query: dns.message.Message, tcp: bool) -> bytes:
+        if not tcp:
+            return truncated_for_ever(query, tcp)
+        wire = bytearray(server.from_records(query, tcp))
+        for _ in range(chance.randint(1, 4)):
+            wire[chance.randrange(2, len(wire))] = chance.randrange(256)
+        return bytes(wire[: chance.randint(2, len(wire))] if chance.random() < 0.3 else wire)
+
+    server.put(WEB.name, "CNAME", "edge.internal.")
+    server.put("edge.internal", "A", "10.0.0.1", "10.0.0.2")
+    server.behave(WEB.name, damaged, "A", "AAAA")
+    web = OneName(server, WEB, timeout=0.1)
+    for _ in range(100):
+        outcome = web.look_up()
+        assert outcome.found or outcome.problems
+        assert all(parse_address(one.address) == one.address for one in outcome.found)
+    assert server.asked(WEB.name, tcp=True) >= 50
+
+
+# ---- several servers -----------------------------------------------------------------------------
+
+
+def test_another_server_answers_when_one_fails_or_is_not_there(server: DnsServer) -> None:
+    server.put(WEB.name, "A", "10.0.0.1")
+    with DnsServer() as bad:
+        bad.behave(WEB.name, failing)
+        assert OneName(server, WEB, before=[bad.address]).addresses() == ["10.0.0.1:80"]
+        assert bad.asked(WEB.name, "A") == 1
+        gone = bad.address
+    assert OneName(server, WEB, before=[gone]).addresses() == ["10.0.0.1:80"]
 
 
 # ---- the search list -----------------------------------------------------------------------------

@@ -6,9 +6,14 @@ import ipaddress
 import math
 import os
 from pathlib import Path
+from typing import get_args
 
+import dns.name
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from lbctl.config.host_names import NameKind
 from lbctl.config.values import parse_address
 from lbctl.names import Found, NameOf, missing, parse_name
 from lbctl.names.hosts_file import HostsFile
@@ -78,6 +83,19 @@ def test_a_service_names_service_protocol_and_host() -> None:
     ):
         with pytest.raises(ValueError, match=r"_service\._proto\.name|not a host name"):
             parse_name(text, "srv")
+
+
+@given(st.text(st.sampled_from("aZ09-_.é \n*/:"), max_size=70) | st.text(max_size=300))
+def test_whatever_passes_is_a_name_of_dns_with_one_spelling(text: str) -> None:
+    for kind in get_args(NameKind):
+        try:
+            name = parse_name(text, kind)
+        except ValueError as error:
+            words = str(error)
+        else:
+            words = dns.name.from_text(name).to_text(omit_final_dot=not name.endswith("."))
+            assert words == name == parse_name(name, kind)
+        assert words.isprintable()
 
 
 def test_a_port_belongs_to_hosts_alone() -> None:

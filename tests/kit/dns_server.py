@@ -190,9 +190,10 @@ class DnsServer:
         with self._lock:
             self._asked[(*key, tcp)] += 1
             told = self._answers.get(key)
-        return told(query, tcp) if told is not None else self._from_records(query, tcp)
+        return told(query, tcp) if told is not None else self.from_records(query, tcp)
 
-    def _from_records(self, query: dns.message.Message, tcp: bool) -> bytes:
+    def from_records(self, query: dns.message.Message, tcp: bool) -> bytes:
+        """The answer of a server with good manners."""
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
         with self._lock:

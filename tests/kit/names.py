@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,12 +97,18 @@ class OneName:
         name: the name.
         resolv_conf: with the search list.
         timeout: seconds.
+        before: servers that are asked first.
     """
 
     def __init__(
-        self, server: DnsServer, name: NameOf, resolv_conf: Path = NOWHERE, timeout: float = TIMEOUT
+        self,
+        server: DnsServer,
+        name: NameOf,
+        resolv_conf: Path = NOWHERE,
+        timeout: float = TIMEOUT,
+        before: Sequence[str] = (),
     ) -> None:
-        self._servers = Servers([server.address], resolv_conf)
+        self._servers = Servers([*before, server.address], resolv_conf)
         self._lookup = Lookup(name, HostsFile(NOWHERE))
         self._timeout = timeout
 
