@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import math
 import random
@@ -27,6 +28,8 @@ from kit.names import OneName
 from lbctl.config.values import parse_address
 from lbctl.names import Found, NameOf
 from lbctl.names.places import FOUND_MAX
+from lbctl.names.questions import Questions
+from lbctl.names.values import LookupFailed
 
 WEB = NameOf("dns", "web.internal", 80)
 SRV = NameOf("srv", "_web._tcp.internal", None)
@@ -142,6 +145,23 @@ def test_addresses_that_are_no_places_are_left_out(server: DnsServer) -> None:
     server.put(WEB.name, "A", "0.0.0.0")
     outcome = web.look_up()
     assert (outcome.found, outcome.failed) == ((), True)
+
+
+def test_a_library_that_never_comes_back_is_left_in_time() -> None:
+    """dnspython measures on the wall clock, so its own deadline may move."""
+
+    class Stuck:
+        nameservers = ("10.0.0.2",)
+
+        async def resolve(self, *question: object, **options: object) -> None:
+            await asyncio.Event().wait()
+
+    async def ask() -> None:
+        questions = Questions(Stuck())  # type: ignore[arg-type] # as much of one as is used
+        await questions.addresses("web", "A", asyncio.get_running_loop().time() + 0.05)
+
+    with pytest.raises(LookupFailed, match=r"no answer in time from 10\.0\.0\.2"):
+        asyncio.run(asyncio.wait_for(ask(), 5))
 
 
 def test_a_long_answer_comes_by_tcp_and_is_bounded(server: DnsServer) -> None:
@@ -313,7 +333,7 @@ def test_a_service_without_records_is_a_problem(server: DnsServer, answer: Answe
 
 
 def test_two_records_for_one_place_are_one_with_the_larger_weight(server: DnsServer) -> None:
-    services(server, "10 3 80 one.internal.", "10 9 80 two.internal.", "10 4 81 two.internal.")
+    services(server, "10 9 80 one.internal.", "10 3 80 two.internal.", "10 4 81 two.internal.")
     server.put("one.internal", "A", "10.0.0.1")
     server.put("two.internal", "A", "10.0.0.1")
     outcome = OneName(server, SRV).look_up()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import subprocess
 import sys
@@ -188,6 +190,17 @@ def test_what_was_added_before_the_start_is_looked_up(server: DnsServer, tmp_pat
     assert told == [(7, "10.0.0.1:80")]
 
 
+def test_who_is_removed_hears_nothing_more(server: DnsServer, keep: Keep) -> None:
+    """Not even the rest of the same answer."""
+    server.put("web.internal", "A", "10.0.0.1", "0.0.0.0", ttl=1)
+    names = keep(Names(server, on_answer=lambda key: names.resolver.remove(key)))
+    names.add("web.internal")
+    names.wait_for("web.internal", "10.0.0.1:80")
+    names.add("other.internal")
+    names.wait_for_problem("other.internal")
+    assert list(names.problems) == ["other.internal"]
+
+
 def test_many_threads_add_and_remove(server: DnsServer, keep: Keep) -> None:
     for number in range(40):
         server.put(f"web{number}.internal", "A", f"10.0.0.{number}")
@@ -325,6 +338,32 @@ def truncated(query: Any) -> bytes:
     from kit.dns_server import truncated_for_ever
 
     return truncated_for_ever(query, False)
+
+
+def test_a_cancel_that_is_lost_holds_nobody_up(server: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking: list[str] = []
+
+    class LosesCancel:
+        def __init__(self, name: NameOf, *others: object) -> None:
+            self._name = name.name
+
+        async def look(self) -> float:
+            looking.append(self._name)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return 3600.0
+
+    monkeypatch.setattr("lbctl.names.resolver.Watch", LosesCancel)
+    names = Names(server)
+    names.add("one.internal")
+    names.add("two.internal")
+    wait_until(lambda: len(looking) == 2, "both")
+    names.resolver.remove("one.internal")
+    wait_until(lambda: len(names.resolver._tasks) == 1, "the one that was removed ends")
+    began = time.monotonic()
+    names.close()
+    assert time.monotonic() - began < 5
+    assert names_threads() == []
 
 
 def test_stopping_from_a_callback_ends_it(server: DnsServer) -> None:
