@@ -97,7 +97,7 @@ class DnsServer:
     def put(self, name: str, kind: str, *values: str, ttl: int = 300) -> None:
         """Records of a name and type, instead of whatever was there; none: the name stays without them."""
         key = _key(name, kind)
-        records = dns.rrset.from_text_list(name, ttl, "IN", kind, list(values)) if values else None
+        records = dns.rrset.from_text_list(key[0], ttl, "IN", kind, values) if values else None
         with self._lock:
             self._answers.pop(key, None)
             if records is None:
@@ -126,9 +126,7 @@ class DnsServer:
     # ---- the server
 
     def close(self) -> None:
-        """Ends it. May be called again."""
-        if not self._thread.is_alive():
-            return
+        """Ends it."""
         self._end.send(b".")
         self._thread.join()
         for sock in (self._udp, self._listening, self._end, self._ended, *self._clients):
@@ -192,9 +190,10 @@ class DnsServer:
         with self._lock:
             self._asked[(*key, tcp)] += 1
             told = self._answers.get(key)
-        return told(query, tcp) if told is not None else self._from_records(query, tcp)
+        return told(query, tcp) if told is not None else self.from_records(query, tcp)
 
-    def _from_records(self, query: dns.message.Message, tcp: bool) -> bytes:
+    def from_records(self, query: dns.message.Message, tcp: bool) -> bytes:
+        """The answer of a server with good manners."""
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
         with self._lock:

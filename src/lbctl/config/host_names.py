@@ -18,7 +18,7 @@ NameKind = Literal["dns", "srv"]
 NAME_MAX = 253  # characters without the last dot: 255 bytes on the wire (RFC 1035, 2.3.4)
 LABEL_MAX = 63  # characters between two dots
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
-_SERVICE = re.compile(r"_[a-z0-9-]+\._[a-z0-9-]+\.")
+_SERVICE = re.compile(r"_[a-z0-9-]+\._[a-z0-9-]+\..+")
 
 
 def parse_name(text: str, kind: NameKind = "dns") -> str:
@@ -41,7 +41,7 @@ def parse_name(text: str, kind: NameKind = "dns") -> str:
                 f"'{shorten(text)}' is not a host name; "
                 "between dots are letters, digits, '-' and '_', and '-' is neither first nor last"
             )
-    is_service = _SERVICE.match(name) is not None
+    is_service = _SERVICE.fullmatch(bare) is not None
     if kind == "srv" and not is_service:
         raise ValueError(f"'{shorten(text)}' is not a service; expected _service._proto.name")
     if kind == "dns":

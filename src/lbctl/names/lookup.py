@@ -107,7 +107,7 @@ class Lookup:
     async def _by_priority(
         self, asks: Asks, services: list[Service], ttl: float, problems: tuple[str, ...], deadline: float
     ) -> Outcome:
-        """The answer of the lowest priority that has one. Each but the last may take half of the time left."""
+        """Of the lowest priority that has addresses. Each but the last may take half of the time left."""
         groups = [list(group) for _, group in itertools.groupby(services, lambda service: service.priority)]
         failed = False
         for place, group in enumerate(groups, 1):

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 QUESTIONS_AT_ONCE = 8  # of one look-up; each has a socket
 NO_ANSWER = "no answer in time"
-_OWN_SHARE = 0.95  # of the time: dnspython ends first and says which server did what
+_SENSELESS = "an answer that makes no sense"
 
 
 class Questions:
@@ -53,6 +53,7 @@ class Questions:
 
     async def _ask(self, name: str, kind: str, deadline: float, understand: Callable[[Any], T]) -> Reply[T]:
         import dns.exception
+        import dns.flags
         import dns.resolver
 
         try:
@@ -62,19 +63,25 @@ class Questions:
                     name,
                     kind,
                     raise_on_no_answer=False,
-                    lifetime=_OWN_SHARE * (deadline - asyncio.get_running_loop().time()),
+                    lifetime=deadline - asyncio.get_running_loop().time(),
                     search=True,
                 )
+            if answer.response.flags & dns.flags.TC:  # by TCP: what is missing will not come
+                raise LookupFailed(_SENSELESS)
             records = tuple(understand(record) for record in answer.rrset or ())
             return Reply(records, answer.chaining_result.minimum_ttl)
-        except TimeoutError:
-            raise LookupFailed(NO_ANSWER) from None
+        except (TimeoutError, dns.resolver.LifetimeTimeout):
+            raise LookupFailed(f"{NO_ANSWER} from {self._everybody()}") from None
         except dns.resolver.NXDOMAIN:
             return Reply((), 0, exists=False)
-        except (dns.resolver.LifetimeTimeout, dns.resolver.NoNameservers) as error:
+        except dns.resolver.NoNameservers as error:
             raise LookupFailed(_who_did_what(error.kwargs["errors"])) from None
         except (dns.exception.DNSException, OSError, ValueError) as error:
             raise LookupFailed(printable(str(error) or type(error).__name__)) from None
+
+    def _everybody(self) -> str:
+        """Who may have been asked."""
+        return ", ".join(_address(str(server)) for server in self._resolver.nameservers)
 
 
 def _service(record: Any) -> Service:
@@ -84,7 +91,7 @@ def _service(record: Any) -> Service:
 def _who_did_what(errors: list[Any]) -> str:
     """Each server once with its last failure, in one order: the same words for the same cause."""
     last = {_address(server): _failure(error) for server, _, _, error, _ in errors}
-    return ", ".join(f"{server}: {failure}" for server, failure in sorted(last.items())) or NO_ANSWER
+    return ", ".join(f"{server}: {failure}" for server, failure in sorted(last.items()))
 
 
 def _address(server: str) -> str:
@@ -104,4 +111,4 @@ def _failure(error: object) -> str:
             return "the connection was closed"
         case OSError():
             return error.strerror or "the network failed"
-    return "an answer that makes no sense"
+    return _SENSELESS

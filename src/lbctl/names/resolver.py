@@ -22,7 +22,6 @@ logger = logging.getLogger("lbctl.names")
 LOOKUP_TIMEOUT = 5.0  # seconds one look-up may take, from when its turn has come
 LOOKUPS_AT_ONCE = 32  # with `questions.QUESTIONS_AT_ONCE` sockets at most, each
 _STOP_TIMEOUT = 10.0  # seconds a callback may still take while the thread ends
-_CANCEL_AGAIN = 1.0  # seconds; a task may miss being cancelled at the moment its answer comes
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -145,7 +144,7 @@ class Resolver(Generic[Key]):
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            asyncio.run(self._main())  # which ends the tasks, too
         except Exception:
             logger.exception("the thread of names ended")
 
@@ -160,7 +159,6 @@ class Resolver(Generic[Key]):
         finally:
             with self._lock:
                 self._loop = None
-            await self._cancel_all()
 
     def _look_at_wanted(self) -> None:
         with self._lock:
@@ -185,13 +183,8 @@ class Resolver(Generic[Key]):
         while self._is_wanted(key, wanted):
             async with self._turns:
                 pause = await watch.look()
-            await asyncio.sleep(pause)
-
-    async def _cancel_all(self) -> None:
-        while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(self._tasks, timeout=_CANCEL_AGAIN)
+            if self._is_wanted(key, wanted):  # Python 3.11 may lose a cancel at the moment an answer comes
+                await asyncio.sleep(pause)
 
 
 class _Told(Generic[Key]):
