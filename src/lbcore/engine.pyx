@@ -164,8 +164,9 @@ cdef class Engine:
         workers: threads, default: the CPUs this process may use.
         max_connections: connections at once, of clients that were let in and of plaintext ones;
             default: what the descriptor limit allows. The soft limit is raised to the hard one at ``start``.
-        max_unauthenticated: TLS sockets at once that were not let in, or not yet, besides; beyond that the
-            oldest is evicted. Where descriptors are few, there may be fewer.
+        max_unauthenticated: TLS sockets at once that were not let in, or not yet, besides, and any that
+            still owe a PROXY header; beyond that the oldest is evicted. Where descriptors are few, there may
+            be fewer.
         handshake_timeout: seconds from accept to the end of the TLS handshake.
         authorize_timeout: seconds an authorizer may take; then the connection is refused.
         authorize_threads: sync authorizers that run at once.

@@ -562,7 +562,7 @@ cdef struct node_t:              # what all workers share; the engine's
     uint32_t number              # of this engine in the process, from 1
     char boot[32]                # the first part of every connection's id; NUL-terminated
     gauge_t open                 # connections of known clients, and plaintext ones; lingering included
-    gauge_t unauthenticated      # TLS sockets that were not let in, or not yet; lingering included
+    gauge_t unauthenticated      # sockets that were not let in, or not yet; lingering included
     word_t pipes                 # splice pipes that exist
     counter_t next_id
     counter_t accept_errors

@@ -200,6 +200,21 @@ def test_header_data_and_end_in_one_go(balance: MakeBalancer, upstream: Upstream
     assert read_to_end(sock) == (b"all there is", End.FIN)
 
 
+def test_the_rest_and_the_end_just_behind_the_beginning(balance: MakeBalancer, upstream: Upstream) -> None:
+    """They arrive while the beginning is looked at, and must not pass for an end in the middle of it."""
+    lb = balance(upstream, plaintext=True, proxy_protocol_from=LOOPBACK, engine={"workers": 1})
+    header = line(*FOUR)
+    for number in range(400):
+        with plain(lb.port) as sock:
+            wait_until(lambda: lb.engine.stats()["unauthenticated"] == 1)
+            sock.sendall(header[:20])
+            for _ in range(number % 40):
+                pass  # a microsecond more or less
+            sock.sendall(header[20:] + b"x")
+            sock.shutdown(socket.SHUT_WR)
+            assert read_to_end(sock) == (b"x", End.FIN)
+
+
 def test_a_server_that_speaks_first(balance: MakeBalancer, keep: Keep) -> None:
     upstream = keep(Upstream(greeter(b"hello")))
     lb = balance(upstream, plaintext=True, proxy_protocol_from=LOOPBACK)

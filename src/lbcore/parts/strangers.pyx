@@ -6,6 +6,7 @@ newcomer: a flood of silent sockets is old, an honest client finishes within mil
 authenticated and waits for the verdict is as good as new. The cap is the node's; each worker evicts from its
 own list, and a newcomer that is alone there stays: otherwise silent sockets that fill the cap on one worker
 would shut every client out of the others. So the cap may be exceeded by one for each further worker.
+A plaintext connection is known at once, or when the PROXY header that it owes is there.
 """
 
 from lbcore.codes cimport REASON_NODE_FULL, REASON_UNAUTHENTICATED_FULL

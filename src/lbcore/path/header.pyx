@@ -89,7 +89,7 @@ cdef step_t believe(conn_t *conn, worker_t *worker, const proxy_header_t *header
     if header.source.sin6_family != 0:
         conn.source = header.source
         conn.target = header.target
-    # What came with it has woken us already.
+    # What came with it has woken us already; and from here on bytes that are left wake us again.
     conn.client.flags |= LEG_READABLE
     if watch(conn, worker, EPOLLIN | EPOLLRDHUP) == STEP_CLOSE:
         return STEP_CLOSE
