@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from lbctl.config.faults import Fault
 from lbctl.config.faults import Path as KeyPath
 from lbctl.config.load import Loaded
-from lbctl.config.model import ClientStore, Config
+from lbctl.config.model import Alerts, ClientStore, Config
 from lbctl.config.places import Places
 from lbctl.config.problem import Problem
 from lbctl.config.values import format_duration, shorten
@@ -56,12 +57,13 @@ def _problem(places: Places, fault: Fault) -> Problem:
 
 
 def _faults(config: Config, now: datetime) -> Iterator[Fault]:
+    warn = config.tls.expiry_warning if config.tls is not None else ()
     if config.client_store is not None:
-        warn = config.tls.expiry_warning if config.tls is not None else ()
         yield from _store(config.client_store, warn, now)
+    if config.alerts is not None:
+        yield from _alerts(config.alerts, warn, now)
     if config.tls is None:
         return
-    warn = config.tls.expiry_warning
     if any(app.tls is None and not app.plaintext for app in config.apps.values()):
         yield from _pair(config.tls.cert, config.tls.key, ("tls",), warn, now)
     yield from _client_ca(config.tls.client_ca, ("tls", "client_ca"), warn, now)
@@ -98,12 +100,36 @@ def _pair(
 def _store(store: ClientStore, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
     """What the client store is trusted by, and what we show it."""
     if store.ca is not None:
-        ca_at = ("client_store", "ca")
-        found = yield from _read(ca_at, store.ca, x509.load_pem_x509_certificates, "certificate")
-        if found and len(found) == 1:  # in a bundle some may well have ended
-            yield from _dates(found[0], ca_at, store.ca, warn, now)
+        yield from _trusted(store.ca, ("client_store", "ca"), warn, now)
     if store.cert is not None and store.key is not None:
         yield from _pair(store.cert, store.key, ("client_store",), warn, now, shown_to="servers")
+
+
+def _alerts(alerts: Alerts, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
+    """The program that is run, and what the webhook is trusted by."""
+    if alerts.command is not None:
+        yield from _program(Path(alerts.command[0]), ("alerts", "command", 0))
+    if alerts.ca is not None:
+        yield from _trusted(alerts.ca, ("alerts", "ca"), warn, now)
+
+
+def _program(path: Path, at: KeyPath) -> Iterator[Fault]:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        yield Fault(at, f"cannot run {_show(path)}: {error.strerror}")
+        return
+    if not stat.S_ISREG(mode):
+        yield Fault(at, f"cannot run {_show(path)}: not a regular file")
+    elif not os.access(path, os.X_OK, effective_ids=True):
+        yield Fault(at, f"cannot run {_show(path)}: not executable for us; run: chmod +x {_show(path)}")
+
+
+def _trusted(path: Path, at: KeyPath, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
+    """The CA certificates somebody else's must come from."""
+    found = yield from _read(at, path, x509.load_pem_x509_certificates, "certificate")
+    if found and len(found) == 1:  # in a bundle some may well have ended
+        yield from _dates(found[0], at, path, warn, now)
 
 
 def _client_ca(path: Path, at: KeyPath, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:

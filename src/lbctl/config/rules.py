@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails
 
-from lbctl.config import clashes, references, store_rules, unsupported
+from lbctl.config import alert_rules, clashes, references, store_rules, unsupported
 from lbctl.config.faults import Fault
 
 M = TypeVar("M")
@@ -21,6 +21,7 @@ _RULES: tuple[Callable[[dict[str, Any]], Iterator[Fault]], ...] = (
     references.faults,
     clashes.faults,
     store_rules.faults,
+    alert_rules.faults,
 )
 
 
