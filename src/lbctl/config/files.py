@@ -21,12 +21,12 @@ from lbctl.config.faults import Fault
 from lbctl.config.faults import Path as KeyPath
 from lbctl.config.load import Loaded
 from lbctl.config.model import Alerts, ClientStore, Config
+from lbctl.config.named import PEM_MAX, remaining
 from lbctl.config.places import Places
 from lbctl.config.problem import Problem
-from lbctl.config.values import format_duration, shorten
+from lbctl.config.values import shorten
 
 T = TypeVar("T")
-PEM_MAX = 1024 * 1024  # bytes; a chain has a few thousand
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 
 
@@ -181,11 +181,9 @@ def _dates(
     if now < starts:
         yield Fault(at, f"{_show(path)} is not valid before {starts:%Y-%m-%d %H:%M} UTC")
     elif now > ends:
-        yield Fault(at, f"{_show(path)} expired on {ends:%Y-%m-%d %H:%M} UTC")
+        yield Fault(at, f"{_show(path)} {remaining(ends, now)}")
     elif warn and ends - now < timedelta(seconds=max(warn)):
-        left = (ends - now).total_seconds()
-        whole = left // 86400 * 86400 or left // 3600 * 3600 or left // 60 * 60
-        yield Oddity(at, f"{_show(path)} expires in {format_duration(whole)}, on {ends:%Y-%m-%d %H:%M} UTC")
+        yield Oddity(at, f"{_show(path)} {remaining(ends, now)}")
 
 
 def _purpose(
