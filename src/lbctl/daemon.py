@@ -23,9 +23,11 @@ from types import TracebackType
 from typing import Self
 
 from lbctl import __version__, systemd
+from lbctl.alerts import Alerts
 from lbctl.config import Config, Loaded, Problem, check_files
 from lbctl.engine_port import EnginePort, Opened, Pulse, descriptor_limit
 from lbctl.errors import ConfigInvalid, ExitCode, LbctlError
+from lbctl.expiry import CertificateEnds
 from lbctl.limit_state import LimitState
 from lbctl.logs import Descriptor, Journal, LineWriter, LogFile
 from lbctl.logs.bridge import bridged
@@ -95,13 +97,22 @@ class Service:
             undo.enter_context(bridged(self.journal))
             state = self._open_limit_state()
             limiters = Limiters(self.config, state.restore if state is not None else None)
-            self.engine = EnginePort(self.config, self.journal.on_records, limiters, self.journal.event)
+            self.alerts = Alerts(self.config.alerts, self.config.node.name, self.journal.event)
+            undo.callback(self.alerts.close)
+            self._certificates = CertificateEnds(self.config, self.journal.event, self.alerts)
+            self.engine = EnginePort(
+                self.config,
+                self.journal.on_records,
+                limiters,
+                self.journal.event,
+                self._certificates.admitted,
+            )
             if state is not None:
                 undo.callback(state.close)  # after the engine: what it counted last is in it
             self.engine.start()
             undo.callback(self.engine.stop, 0.0)
             self.upstreams = Upstreams(
-                self.engine.pools, self.journal.event, lambda *a, **k: None, self.config.node.name_servers
+                self.engine.pools, self.journal.event, self.alerts.alert, self.config.node.name_servers
             )
             undo.callback(self.upstreams.stop)
             self.upstreams.start()
@@ -115,7 +126,9 @@ class Service:
         if text is None or not self.pretty:
             self._say_started(began)
         self._say_warnings(warnings)
+        self.alerts.start()
         self.upstreams.tick()
+        self._certificates.look()
 
     @property
     def pretty(self) -> bool:
@@ -180,6 +193,7 @@ class Service:
     def check_again(self) -> None:
         """Says which certificates have become a problem; they may have since the start."""
         self._say_warnings(check_files(self._source))
+        self._certificates.look()
 
     # ---- stop
 

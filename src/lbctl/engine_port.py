@@ -110,6 +110,7 @@ class EnginePort:
         on_records: gets the records, on a thread of the engine.
         limiters: of that configuration; new ones by default.
         say: gets events of the client store; nobody hears of them by default.
+        admitted: hears of every client that is let in, on a thread of the engine; nobody does by default.
 
     Attributes:
         pools: the servers of each app.
@@ -126,11 +127,12 @@ class EnginePort:
         on_records: Callable[[Sequence[lbcore.Record]], None],
         limiters: Limiters | None = None,
         say: Callable[..., None] = _say_nothing,
+        admitted: Callable[[str, lbcore.PeerCertificate], None] | None = None,
     ) -> None:
         self._config = config
         self._rules = Rules(config)
         self._limiters = limiters if limiters is not None else Limiters(config)
-        self._authorize = make_authorizer(config, self._rules, self._limiters, say)
+        self._authorize = make_authorizer(config, self._rules, self._limiters, say, admitted)
         drain = config.node.drain_timeout
         try:
             self.pools = {

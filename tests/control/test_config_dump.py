@@ -142,6 +142,7 @@ def test_the_schema_knows_every_key_and_none_that_is_not_supported() -> None:
         ("Upstream", "weight", 1),
         ("LimitClass", "mode", "refuse"),
         ("LimitClass", "replace_oldest", False),
+        ("Alerts", "min_interval", "1m"),
     ],
 )
 def test_the_schema_spells_defaults_as_the_file_does(section: str, key: str, default: object) -> None:
@@ -156,6 +157,7 @@ def test_the_schema_spells_defaults_as_the_file_does(section: str, key: str, def
         ("LimitClass", "window", ["20/10s", "5/1.5h", "${W}"], ["20", "20/s", "1.5/s", "20/10"]),
         ("LimitClass", "bandwidth_in", ["1MiB/s", "0.5kB/s", "10Mbit/s"], ["1", "1MB", "1Mib/s", "1Kibit/s"]),
         ("PassiveHealth", "max_ejected", ["50%"], ["50"]),
+        ("Alerts", "webhook", ["https://hooks.internal/lb", "${HOOK}"], ["hooks.internal", "https://{x}"]),
         ("App", "listen", ["0.0.0.0:443", "[::]:443"], ["localhost:443", "443"]),
     ],
 )

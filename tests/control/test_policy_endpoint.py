@@ -15,9 +15,9 @@ from kit.racing import at_once
 from kit.store import Request, StoreServer, unused_port
 from kit.waiting import PATIENCE
 
+from lbctl import endpoint as module
 from lbctl.config.store_url import parse_store_url
-from lbctl.policy import endpoint as module
-from lbctl.policy.endpoint import ANSWER_MAX, BODY_MAX, Endpoint, EndpointFailed
+from lbctl.endpoint import ANSWER_MAX, BODY_MAX, Endpoint, EndpointFailed
 
 SHORT = 0.3  # seconds
 

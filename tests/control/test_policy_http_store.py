@@ -16,8 +16,8 @@ from kit.waiting import wait_until
 
 from lbcore import PeerCertificate
 from lbctl.config import Config, build
+from lbctl.endpoint import EndpointFailed, Response
 from lbctl.policy import HttpStore, StoreUnavailable
-from lbctl.policy.endpoint import EndpointFailed, Response
 from lbctl.policy.http_store import MOMENT
 from lbctl.policy.outage import FAILURES, PAUSE, SAY_AGAIN
 

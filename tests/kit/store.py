@@ -1,4 +1,4 @@
-"""A client store for tests: real HTTP, over real TLS if wanted, that can also misbehave."""
+"""A client store, or a webhook, for tests: real HTTP, over real TLS if wanted, that can also misbehave."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ class Request(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):  # whoever asked did not wait
             self.server.answer(self)
 
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with self.server.lock:
+            self.server.posted.append(body)
+            self.server.headers.append(dict(self.headers.items()))
+        with contextlib.suppress(OSError):  # whoever sent it did not wait
+            self.server.answer(self)
+
     def send(self, status: int, body: bytes = b"", **headers: str) -> None:
         """A whole answer."""
         self.send_response(status)
@@ -56,7 +64,8 @@ class StoreServer(ThreadingHTTPServer):
         records: serial in upper-case hexadecimal to what is answered.
         answer: may be replaced while it runs.
         asked: the serials asked about, in their order.
-        headers: of those requests.
+        posted: the bodies that were sent, in their order.
+        headers: of all requests.
         gate: `hang` waits for it.
     """
 
@@ -69,6 +78,7 @@ class StoreServer(ThreadingHTTPServer):
         self.records: dict[str, Any] = {}
         self.answer: Answer = self.look_up
         self.asked: list[str] = []
+        self.posted: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         self.lock = threading.Lock()
         self.gate = threading.Event()

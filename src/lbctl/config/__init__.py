@@ -13,6 +13,7 @@ from lbctl.config.dump import dump
 from lbctl.config.files import check_files
 from lbctl.config.load import Loaded, build, load, read, read_bytes
 from lbctl.config.model import Config
+from lbctl.config.named import NamedCertificate, named_certificates
 from lbctl.config.problem import Problem, render
 from lbctl.config.schema import schema
 from lbctl.config.search import find_config
@@ -24,12 +25,14 @@ __all__ = [
     "ConfigInvalid",
     "ConfigMissing",
     "Loaded",
+    "NamedCertificate",
     "Problem",
     "build",
     "check_files",
     "dump",
     "find_config",
     "load",
+    "named_certificates",
     "read",
     "read_bytes",
     "render",

@@ -93,7 +93,7 @@ def _written(path: Path, loaded: Loaded | None) -> str | None:
         value = value[part] if known or listed else None
     if not isinstance(value, Expanded) or value.written.replace("$$", "").count("$") == 0:
         return None
-    if shape.at(path) is FilePath and loaded is not None and not FilePath(value).is_absolute():
+    if shape.is_path(path) and loaded is not None and not FilePath(value).is_absolute():
         return str(FilePath(escape(str(loaded.base.absolute()))) / value.written)
     return value.written
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 from pydantic.fields import FieldInfo
 
-from lbctl.config import limit_values, store_url, values
+from lbctl.config import limit_values, store_url, values, web_url
 from lbctl.config.host_names import parse_name
 from lbctl.config.spelling import Expanded, NumberLike, Override, Reading
 
@@ -211,6 +211,12 @@ def _store_url(value: object) -> str:
     return str(text)
 
 
+def _webhook(value: object) -> str:
+    text = _text(value)
+    web_url.parse_webhook(text)
+    return str(text)
+
+
 def _path(value: object, info: ValidationInfo) -> Path:
     if not isinstance(value, Path):
         value = _text(value)
@@ -219,6 +225,26 @@ def _path(value: object, info: ValidationInfo) -> Path:
     if isinstance(info.context, Reading) and not isinstance(value, Override):
         return info.context.base.absolute() / value
     return Path.cwd() / value
+
+
+def _command(value: object, info: ValidationInfo) -> object:
+    """A list whose first item is the path of a program; the others are passed as they are."""
+    if isinstance(value, str):
+        raise ValueError("expected a list: the program and its arguments; no shell reads it")
+    if not isinstance(value, list | tuple):
+        return value
+    if not value or value[0] == "":
+        raise ValueError("needs at least the program")
+    program = value[0]
+    is_path = isinstance(program, str | Path) and "\0" not in str(program)
+    return [str(_path(program, info)) if is_path else program, *value[1:]]
+
+
+def _argument(value: object) -> str:
+    text = value if value == "" else _text(value)
+    if "\0" in str(text):
+        raise ValueError("an argument cannot hold a NUL character")
+    return str(text)
 
 
 def _name(value: object) -> str:
@@ -381,6 +407,13 @@ StoreUrl = Annotated[
         }
     ),
 ]
+WebhookUrl = Annotated[
+    str,
+    BeforeValidator(_webhook),
+    WithJsonSchema(
+        {"type": "string", "pattern": web_url.URL_PATTERN, "examples": ["https://hooks.internal/lb"]}
+    ),
+]
 FilePath = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
 FilePaths = Annotated[
     tuple[FilePath, ...],
@@ -391,6 +424,19 @@ FilePaths = Annotated[
                 {"type": "string", "minLength": 1},
                 {"type": "array", "items": {"type": "string", "minLength": 1}},
             ]
+        }
+    ),
+]
+Argument = Annotated[str, BeforeValidator(_argument), WithJsonSchema({"type": "string"})]
+Command = Annotated[
+    tuple[Argument, ...],
+    BeforeValidator(_command),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "string"},
+            "minItems": 1,
+            "examples": [["/usr/local/bin/on-alert", "--node", "lb-1"]],
         }
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -19,13 +20,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from lbctl.config.faults import Fault
 from lbctl.config.faults import Path as KeyPath
 from lbctl.config.load import Loaded
-from lbctl.config.model import ClientStore, Config, UpstreamTls
+from lbctl.config.model import Alerts, ClientStore, Config, UpstreamTls
+from lbctl.config.named import PEM_MAX, remaining
 from lbctl.config.places import Places
 from lbctl.config.problem import Problem
-from lbctl.config.values import format_duration, shorten
+from lbctl.config.values import shorten
 
 T = TypeVar("T")
-PEM_MAX = 1024 * 1024  # bytes; a chain has a few thousand
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 
 
@@ -62,6 +63,8 @@ def _faults(config: Config, now: datetime) -> Iterator[Fault]:
     for name, app in config.apps.items():
         if app.upstream_tls is not None:
             yield from _server(app.upstream_tls, ("apps", name, "upstream_tls"), warn, now)
+    if config.alerts is not None:
+        yield from _alerts(config.alerts, warn, now)
     if config.tls is None:
         return
     if any(app.tls is None and not app.plaintext for app in config.apps.values()):
@@ -102,12 +105,36 @@ def _server(
 ) -> Iterator[Fault]:
     """What a server that we are the client of is trusted by, and what we show it."""
     if server.ca is not None:
-        ca_at = (*at, "ca")
-        found = yield from _read(ca_at, server.ca, x509.load_pem_x509_certificates, "certificate")
-        if found and len(found) == 1:  # in a bundle some may well have ended
-            yield from _dates(found[0], ca_at, server.ca, warn, now)
+        yield from _trusted(server.ca, (*at, "ca"), warn, now)
     if server.cert is not None and server.key is not None:
         yield from _pair(server.cert, server.key, at, warn, now, shown_to="servers")
+
+
+def _alerts(alerts: Alerts, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
+    """The program that is run, and what the webhook is trusted by."""
+    if alerts.command is not None:
+        yield from _program(Path(alerts.command[0]), ("alerts", "command", 0))
+    if alerts.ca is not None:
+        yield from _trusted(alerts.ca, ("alerts", "ca"), warn, now)
+
+
+def _program(path: Path, at: KeyPath) -> Iterator[Fault]:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        yield Fault(at, f"cannot run {_show(path)}: {error.strerror}")
+        return
+    if not stat.S_ISREG(mode):
+        yield Fault(at, f"cannot run {_show(path)}: not a regular file")
+    elif not os.access(path, os.X_OK, effective_ids=True):
+        yield Fault(at, f"cannot run {_show(path)}: not executable for us; run: chmod +x {_show(path)}")
+
+
+def _trusted(path: Path, at: KeyPath, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
+    """The CA certificates somebody else's must come from."""
+    found = yield from _read(at, path, x509.load_pem_x509_certificates, "certificate")
+    if found and len(found) == 1:  # in a bundle some may well have ended
+        yield from _dates(found[0], at, path, warn, now)
 
 
 def _client_ca(path: Path, at: KeyPath, warn: tuple[float, ...], now: datetime) -> Iterator[Fault]:
@@ -159,11 +186,9 @@ def _dates(
     if now < starts:
         yield Fault(at, f"{_show(path)} is not valid before {starts:%Y-%m-%d %H:%M} UTC")
     elif now > ends:
-        yield Fault(at, f"{_show(path)} expired on {ends:%Y-%m-%d %H:%M} UTC")
+        yield Fault(at, f"{_show(path)} {remaining(ends, now)}")
     elif warn and ends - now < timedelta(seconds=max(warn)):
-        left = (ends - now).total_seconds()
-        whole = left // 86400 * 86400 or left // 3600 * 3600 or left // 60 * 60
-        yield Oddity(at, f"{_show(path)} expires in {format_duration(whole)}, on {ends:%Y-%m-%d %H:%M} UTC")
+        yield Oddity(at, f"{_show(path)} {remaining(ends, now)}")
 
 
 def _purpose(

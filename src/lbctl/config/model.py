@@ -24,6 +24,7 @@ from lbctl.config.fields import (
     AutoCount,
     Bandwidth,
     Bytes,
+    Command,
     Count,
     Duration,
     DurationOrZero,
@@ -46,6 +47,7 @@ from lbctl.config.fields import (
     UpstreamAddress,
     VerifyName,
     Version,
+    WebhookUrl,
     Weight,
     Window,
     at_least_one,
@@ -327,6 +329,21 @@ class ClientStore(Section):
     """With `on_failure: stale`: no answer older than this."""
 
 
+class Alerts(Section):
+    """Who is told what an operator should know soon; each alert is one JSON object."""
+
+    command: Command | None = None
+    """A program and its arguments, run without a shell for each alert, which is on its standard input."""
+    webhook: WebhookUrl | None = None
+    """Where each alert is posted to."""
+    ca: FilePath | None = None
+    """The CA certificates the webhook's must come from, PEM; those of the system by default."""
+    timeout: Duration = 10.0
+    """For one delivery; then the program is killed, or the request given up."""
+    min_interval: DurationOrZero = 60.0
+    """The same alert is delivered again no sooner than this."""
+
+
 class Config(Section):
     """The whole configuration. It is valid: names it mentions exist, addresses do not clash."""
 
@@ -342,6 +359,8 @@ class Config(Section):
     """Where clients are looked up that are not listed here."""
     certificate_claims: Flag = False
     """Let in whom a certificate of the CA names as a client of an app, unless listed elsewhere."""
+    alerts: Alerts | None = None
+    """Who is told of upstreams that fail and of certificates that end; the log has it all the same."""
     authorize_timeout: Duration = 2.0
     """How long an authorization callback may take; then the connection is refused."""
 

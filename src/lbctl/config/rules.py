@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails
 
-from lbctl.config import clashes, references, store_rules, unsupported, upstream_rules
+from lbctl.config import alert_rules, clashes, references, store_rules, unsupported, upstream_rules
 from lbctl.config.faults import Fault
 
 M = TypeVar("M")
@@ -22,6 +22,7 @@ _RULES: tuple[Callable[[dict[str, Any]], Iterator[Fault]], ...] = (
     clashes.faults,
     store_rules.faults,
     upstream_rules.faults,
+    alert_rules.faults,
 )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import types
 import typing
+from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import BaseModel
 
 from lbctl.config.faults import Path
 from lbctl.config.model import Config
+
+_PROGRAM: Path = ("alerts", "command", 0)
 
 
 def at(path: Path) -> Any:
@@ -41,6 +44,11 @@ def is_list(kind: Any) -> bool:
 def is_mapping(kind: Any) -> bool:
     """Whether a kind is a mapping, with fixed keys or without."""
     return is_section(kind) or typing.get_origin(kind) is dict
+
+
+def is_path(path: Path) -> bool:
+    """Whether a relative value starts from the folder of the file; of a command only the program does."""
+    return at(path) is FilePath or path == _PROGRAM
 
 
 def choices(kind: Any) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from lbctl.config.faults import Fault, Path
 from lbctl.config.references import seconds, section
 from lbctl.config.values import format_duration
+from lbctl.config.web_url import is_http, unused_by_http
 
 AT: Path = ("client_store",)
 AUTHORIZE_TIMEOUT, TIMEOUT, TTL = 2.0, 1.0, 60.0  # seconds, by default; the model has the same
@@ -24,11 +25,8 @@ def faults(tree: dict[str, Any]) -> Iterator[Fault]:
 
 
 def _files(store: dict[str, Any]) -> Iterator[Fault]:
-    url = store.get("url")
-    if isinstance(url, str) and url.lower().startswith("http:"):
-        for key in ("ca", "cert", "key"):
-            if store.get(key) is not None:
-                yield Fault((*AT, key), "http does not use it; remove it, or write https", at="key")
+    if is_http(store.get("url")):
+        yield from unused_by_http(AT, store, "url", ("ca", "cert", "key"))
         return
     for key, other in (("cert", "key"), ("key", "cert")):
         if store.get(key) is not None and store.get(other) is None:

@@ -20,11 +20,11 @@ _VALUE_WIDTH = 1024  # a traceback has more than a name
 Format = Callable[[str, float, Mapping[str, Any]], str]
 
 
-def json_format(node: str) -> Format:
-    """One JSON object for each line."""
+def json_format(node: str, named: str = "event") -> Format:
+    """One JSON object for each line; the name of what it is about is under the key `named`."""
 
     def write(event: str, when: float, fields: Mapping[str, Any]) -> str:
-        head = {"v": SCHEMA, "ts": _utc(when), "event": event, "node": node}
+        head = {"v": SCHEMA, "ts": _utc(when), named: event, "node": node}
         line = _encode({**head, **fields})
         if len(line) <= _VALUE_WIDTH and "\\" not in line and line.isprintable():
             return line  # the encoder, which escapes all but plain ASCII, found nothing to escape

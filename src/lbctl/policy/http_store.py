@@ -27,7 +27,7 @@ from lbcore import PeerCertificate
 from lbctl.config.model import ClientStore as Settings
 from lbctl.config.model import Config
 from lbctl.config.store_url import parse_store_url
-from lbctl.policy.endpoint import Endpoint, EndpointFailed, Response
+from lbctl.endpoint import Endpoint, EndpointFailed, Response
 from lbctl.policy.outage import Outage, Say
 from lbctl.policy.store import Answer, ClientRecord, StoreUnavailable
 from lbctl.policy.store_answer import read_answer

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from lbctl.alerts.kinds import Kind, Subject
 from lbctl.upstreams.pool import Pool
 
 State = Literal["up", "down", "quarantined"]
-_ALERTS = {"up": "upstream_recovered", "down": "upstream_down", "quarantined": "upstream_quarantined"}
+_ALERTS: dict[State, Kind] = {"up": "upstream_recovered", "down": "upstream_down", "quarantined": "upstream_quarantined"}
 _FATES = {"keep": "kept", "drain": "drained", "cut": "cut"}
 _QUARANTINED = "connections to it failed in a row; one is tried now and then"
 
@@ -22,7 +23,7 @@ _QUARANTINED = "connections to it failed in a row; one is tried now and then"
 class Alert(Protocol):
     """Where alerts go: ``Alerts.alert``."""
 
-    def __call__(self, kind: str, subject: tuple[str, ...], message: str, **fields: object) -> None: ...
+    def __call__(self, kind: Kind, subject: Subject, message: str, **fields: object) -> None: ...
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""One GET over HTTPS, within a deadline, whatever the other side does.
+"""One request over HTTPS, within a deadline, whatever the other side does.
 
 `http.client` bounds each wait, not their sum: a server that sends one byte a second would hold it for
 hours. So the socket here knows when the whole exchange has to be over, and how much may arrive.
@@ -6,6 +6,7 @@ hours. So the socket here knows when the whole exchange has to be over, and how 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import ipaddress
@@ -13,10 +14,12 @@ import socket
 import ssl
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lbctl.config.store_url import StoreUrl
+from lbctl.config.web_url import WebUrl
+from lbctl.interrupt import Interrupt, Interrupted
 
 BODY_MAX = 16 * 1024  # bytes
 ANSWER_MAX = 64 * 1024  # bytes, with the head
@@ -31,7 +34,7 @@ class Response(NamedTuple):
 
     Attributes:
         status: of HTTP.
-        body: read for status 200 only.
+        body: read for status 200 only, and not of what was posted.
     """
 
     status: int
@@ -39,7 +42,7 @@ class Response(NamedTuple):
 
 
 class Endpoint:
-    """A server that answers questions, one connection for each.
+    """A server that answers, one connection for each request.
 
     TLS is verified with the host's name; redirects are not followed, proxies not used, and no address
     beyond those of the URL is connected to.
@@ -50,14 +53,14 @@ class Endpoint:
         cert, key: what we show it, or None.
         timeout: seconds for an exchange, from the look-up of the name to the last byte.
 
-    Thread-safety: `get` may be called from many threads at once.
+    Thread-safety: `get` and `post` may be called from many threads at once.
 
     Raises:
         OSError: a file cannot be read, or is not what it should be (`ssl.SSLError`).
     """
 
     def __init__(
-        self, url: StoreUrl, *, ca: Path | None, cert: Path | None, key: Path | None, timeout: float
+        self, url: WebUrl, *, ca: Path | None, cert: Path | None, key: Path | None, timeout: float
     ) -> None:
         self._url = url
         self._timeout = timeout
@@ -77,10 +80,35 @@ class Endpoint:
         Raises:
             EndpointFailed: no whole answer in time.
         """
+        return self._request("GET", target, None, Interrupt())
+
+    def post(self, target: str, body: bytes, interrupt: Interrupt | None = None) -> Response:
+        """Sends a JSON document once; of the answer only the status is read.
+
+        Args:
+            target: path and query.
+            body: the document.
+            interrupt: gives it up from another thread.
+
+        Raises:
+            EndpointFailed: no answer in time.
+        """
+        return self._request("POST", target, body, interrupt or Interrupt())
+
+    def _request(self, method: str, target: str, body: bytes | None, interrupt: Interrupt) -> Response:
         deadline = _Deadline(self._timeout)
         try:
-            with self._connect(deadline) as sock:
-                return self._exchange(_Limited(sock, deadline), target)
+            with (
+                self._connect(deadline, interrupt) as plain,
+                self._secured(plain) as sock,
+                interrupt.ending(partial(_shut_down, sock)),
+            ):
+                if isinstance(sock, ssl.SSLSocket):
+                    sock.settimeout(deadline.left())
+                    sock.do_handshake()
+                return self._exchange(_Limited(sock, deadline), method, target, body)
+        except Interrupted:
+            raise EndpointFailed("given up") from None
         except TimeoutError:
             raise EndpointFailed(f"no answer within {self._timeout:g} s") from None
         except ssl.SSLCertVerificationError as error:
@@ -92,26 +120,24 @@ class Endpoint:
         except (http.client.HTTPException, ValueError) as error:
             raise EndpointFailed(f"no valid HTTP ({type(error).__name__})") from None
 
-    def _connect(self, deadline: _Deadline) -> socket.socket:
-        addresses = _resolve(self._url.host, self._url.port, deadline)
+    def _connect(self, deadline: _Deadline, interrupt: Interrupt) -> socket.socket:
+        addresses = _resolve(self._url.host, self._url.port, deadline, interrupt)
         for place, address in enumerate(addresses):
+            left = len(addresses) - place  # one that does not answer must not use up all the time
             try:
-                left = len(addresses) - place  # one that does not answer must not use up all the time
-                sock = socket.create_connection(address, deadline.left() / left)
-                break
+                return _connected(address, deadline.left() / left, interrupt)
             except OSError:
                 if left == 1:
                     raise
-        if self._context is None:
-            return sock
-        try:
-            sock.settimeout(deadline.left())
-            return self._context.wrap_socket(sock, server_hostname=self._url.host)
-        except BaseException:
-            sock.close()
-            raise
+        raise EndpointFailed("the host's name has no address")
 
-    def _exchange(self, sock: _Limited, target: str) -> Response:
+    def _secured(self, plain: socket.socket) -> socket.socket:
+        """The socket with TLS, before the handshake; the same one where there is none."""
+        if self._context is None:
+            return plain
+        return self._context.wrap_socket(plain, server_hostname=self._url.host, do_handshake_on_connect=False)
+
+    def _exchange(self, sock: _Limited, method: str, target: str, body: bytes | None) -> Response:
         connection = http.client.HTTPConnection(self._url.host, self._url.port)
         connection.sock = sock
         headers = {
@@ -120,14 +146,21 @@ class Endpoint:
             "User-Agent": "lbctl",
             "Connection": "close",
         }
-        connection.request("GET", target, headers=headers)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection.request(method, target, body, headers)
         response = connection.getresponse()
-        body = response.read(BODY_MAX + 1) if response.status == http.client.OK else b""
-        if len(body) > BODY_MAX:
-            raise EndpointFailed(f"more than {BODY_MAX // 1024} KiB")
-        if response.status == http.client.OK and response.length:
-            raise EndpointFailed("the answer was cut off")
-        return Response(response.status, body)
+        wanted = method == "GET" and response.status == http.client.OK
+        return Response(response.status, _read_body(response) if wanted else b"")
+
+
+def _read_body(response: http.client.HTTPResponse) -> bytes:
+    body = response.read(BODY_MAX + 1)
+    if len(body) > BODY_MAX:
+        raise EndpointFailed(f"more than {BODY_MAX // 1024} KiB")
+    if response.length:
+        raise EndpointFailed("the answer was cut off")
+    return body
 
 
 class _Deadline:
@@ -179,7 +212,25 @@ class _Limited(io.RawIOBase):
         """Whoever made the socket closes it: `http.client` does so before it has read all."""
 
 
-def _resolve(host: str, port: int, deadline: _Deadline) -> list[tuple[str, int]]:
+def _shut_down(sock: socket.socket) -> None:
+    """Makes whoever waits for it go on, with an error or an end."""
+    with contextlib.suppress(OSError):  # it is over already
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # that of TLS forgets its state under the reader
+
+
+def _connected(address: tuple[str, int], timeout: float, interrupt: Interrupt) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        with interrupt.ending(partial(_shut_down, sock)):
+            sock.settimeout(timeout)
+            sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _resolve(host: str, port: int, deadline: _Deadline, interrupt: Interrupt) -> list[tuple[str, int]]:
     """The addresses of a name, by the system's resolver, which cannot be interrupted and has its own
     ideas of patience: it is left behind on a thread of its own."""
     try:
@@ -187,16 +238,19 @@ def _resolve(host: str, port: int, deadline: _Deadline) -> list[tuple[str, int]]
     except ValueError:
         pass
     found: list[Any] = []
+    done = threading.Event()
 
     def resolve() -> None:
         try:
             found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
             found.append(error)
+        finally:
+            done.set()
 
-    thread = threading.Thread(target=resolve, name="lbctl-resolve", daemon=True)
-    thread.start()
-    thread.join(deadline.left())
+    threading.Thread(target=resolve, name="lbctl-resolve", daemon=True).start()
+    with interrupt.ending(done.set):
+        done.wait(deadline.left())
     if not found:
         raise TimeoutError
     if isinstance(found[0], Exception):
