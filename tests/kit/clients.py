@@ -273,6 +273,16 @@ class PlainClient:
         """All there is, and how it ended."""
         return read_to_end(self.sock)
 
+    def is_served(self) -> bool:
+        """Whether one byte comes back; if not, it was turned away."""
+        try:
+            self.sock.sendall(b"x")
+            answer = self.sock.recv(1)
+        except (ConnectionResetError, BrokenPipeError):
+            return False  # it spoke to a socket that was closed already
+        assert answer in (b"x", b"")
+        return answer == b"x"
+
     def reset(self) -> None:
         """Vanishes with a RST."""
         reset(self.sock)

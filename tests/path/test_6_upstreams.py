@@ -14,7 +14,7 @@ from kit.clients import connect, plain
 from kit.fixtures import Keep, MakeBalancer
 from kit.pki import Pki
 from kit.sockets import End, read_to_end
-from kit.upstreams import Refuser, Upstream, resetter
+from kit.upstreams import Blackhole, Refuser, Upstream, resetter
 from kit.waiting import wait_until
 
 from lbcore import Application, UpstreamServer
@@ -258,6 +258,24 @@ def test_checks_decide_when_asked(balance: MakeBalancer, keep: Keep) -> None:
         assert server.state == "up"
         with held(lb, 2):
             assert server.in_flight == 2
+
+
+def test_a_check_outweighs_the_dial_that_was_to_find_out(balance: MakeBalancer, keep: Keep) -> None:
+    """It began before the check: when it fails, that is one failure like any other."""
+    hole = keep(Blackhole())
+    app = {"passive_failures": 3, "passive_eject": 0.1, "connect_timeout": 0.5, "connect_attempts": 2}
+    lb = balance(hole, keep(Upstream()), plaintext=True, app=app)
+    server = lb.app.upstreams[0]
+    with held(lb, 0) as sockets:
+        sockets += [keep(plain(lb.port)) for _ in range(6)]
+        wait_until(lambda: server.quarantines == 1 and not server.ejected, "its time is over")
+        while server.in_flight == 0:
+            sockets.append(keep(plain(lb.port)))
+            wait_until(lambda: lb.app.open_connections == len(sockets))
+        server.mark_up()
+        errors = server.errors
+        wait_until(lambda: server.errors > errors, "the dial has failed")
+        assert (server.state, server.quarantines) == ("up", 1)
 
 
 def test_all_down_is_refused_at_once(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -144,7 +145,7 @@ def test_the_time_for_a_dial_is_kept(balance: MakeBalancer, keep: Keep, plaintex
 def test_all_gone_then_back(balance: MakeBalancer, keep: Keep, plaintext: bool, max_ejected: float) -> None:
     """Refused at once and for a reason; served again when the longest quarantine is over, or before."""
     gone = [keep(Refuser()) for _ in range(2)]
-    app = {"passive_failures": 2, "passive_eject": 0.3, "max_ejected": max_ejected}
+    app = {"passive_failures": 2, "passive_eject": 0.6, "max_ejected": max_ejected}
     lb = balance(*gone, plaintext=plaintext, app=app)
     servers = lb.app.upstreams
     bad = End.FIN if plaintext else End.CLOSE_NOTIFY
@@ -154,10 +155,7 @@ def test_all_gone_then_back(balance: MakeBalancer, keep: Keep, plaintext: bool, 
 
     def is_served() -> bool:
         with opened(lb, plaintext) as client:
-            if isinstance(client, TlsClient):
-                return client.is_served()
-            client.sock.sendall(b"x")
-            return client.receive_to_end() != (b"", bad) if not client.sock.recv(1) else True
+            return client.is_served()
 
     while sum(server.quarantines for server in servers) < out:
         with opened(lb, plaintext) as client:
@@ -167,15 +165,17 @@ def test_all_gone_then_back(balance: MakeBalancer, keep: Keep, plaintext: bool, 
     with opened(lb, plaintext) as client:
         assert client.receive_to_end() == (b"", bad)
     records = lb.records.wait(refused + 1)
-    assert {record.reason for record in records[:-1]} == {"connect_failed"}
-    assert records[-1].reason == ("no_upstream" if out == 2 else "connect_failed")
+    reasons = Counter(record.reason for record in records)
+    # With one of them still there, that one is tried by everybody.
+    last = "no_upstream" if out == 2 else "connect_failed"
+    assert reasons == Counter(["connect_failed"] * refused + [last])
     assert max(record.duration_ms - (record.handshake_ms or 0) for record in records) < 1000
     for refuser in gone:
         keep(refuser.revive())
     watch = Stopwatch()
     wait_until(is_served, "served again")
     longest = max(2 ** (server.quarantines - 1) for server in servers)
-    assert watch.seconds < longest * 0.3 * 1.25 + 0.5
+    assert watch.seconds < longest * 0.6 * 1.25 + 0.5
     wait_until(lambda: is_served() and all(server.state == "up" for server in servers), "all are back")
 
 
@@ -191,8 +191,8 @@ def test_checks_bring_them_back_at_once(balance: MakeBalancer, keep: Keep, pki: 
     dialled = sum(server.errors for server in servers)
     with connect(pki, lb.port) as client:
         assert client.receive_to_end() == (b"", End.CLOSE_NOTIFY)
-    record = lb.records.wait(2)[-1]
-    assert (record.reason, record.stage, record.attempts) == ("no_upstream", "pick", 0)
+    record = lb.record(reason="no_upstream")
+    assert (record.stage, record.attempts) == ("pick", 0)
     assert sum(server.errors for server in servers) == dialled
     for refuser, server in zip(gone, servers, strict=True):
         keep(refuser.revive())

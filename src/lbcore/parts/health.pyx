@@ -34,10 +34,10 @@ cdef void health_dialled(app_t *app, upstream_t *upstream, uint64_t now_ns) noex
 
 cdef void health_failed(app_t *app, upstream_t *upstream, bint probing, uint64_t now_ns) noexcept nogil:
     counter_add(&upstream.errors, 1)
-    if probing:
-        quarantine(app, upstream, now_ns)
-    elif word_read(&upstream.quarantined_until_ns) == 0:     # else it began to dial before that
+    if word_read(&upstream.quarantined_until_ns) == 0:
         count_failure(app, upstream, &upstream.failing, now_ns)
+    elif probing:                                            # else it began to dial before that
+        quarantine(app, upstream, now_ns)
 
 
 cdef void health_was_reset(app_t *app, upstream_t *upstream, uint64_t now_ns) noexcept nogil:
