@@ -261,7 +261,8 @@ def test_the_end_does_not_wait_for_another_try(
     down(alerts)
     wait_until(lambda: server.posted, "the first try")
     alerts.close(PATIENCE)
-    assert said.names() == ["alert.failed"]
+    assert said.names() == ["alert.failed", "alert.lost"]
+    assert said.wait("alert.lost")["count"] == 1
 
 
 def test_too_many_for_a_hook_that_hangs(
@@ -307,6 +308,20 @@ def test_one_that_never_began_can_be_closed(server: StoreServer, said: Said) -> 
     down(alerts)
     alerts.close()
     assert server.posted == []
+    assert said.wait("alert.lost")["count"] == 1
+
+
+def test_what_was_dropped_is_counted_at_the_end(
+    server: StoreServer, said: Said, start: Callable[..., Alerts]
+) -> None:
+    server.answer = server.hang
+    alerts = start({"waiting_max": 2}, webhook=url(server), timeout=FOR_EVER)
+    down(alerts)
+    wait_until(lambda: server.posted, "the first hangs")
+    for number in range(2, 7):
+        down(alerts, "db", f"10.0.0.1:{number}")
+    alerts.close(0.1)
+    assert said.events[-1][1]["count"] == 1 + 2 + 3, "under way, waiting, dropped"
 
 
 def test_a_hook_that_raises_anything_does_not_end_the_thread(said: Said) -> None:

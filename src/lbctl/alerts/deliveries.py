@@ -86,17 +86,18 @@ class Deliveries:
             self._changed.notify()
 
     def join(self, within: float) -> None:
-        """After `stop`: waits for the end; whatever is not delivered then is given up, and said."""
-        if self._thread is None:
-            return
-        self._thread.join(within)
-        if self._thread.is_alive():
-            with self._changed:
-                self._given_up = True
-                lost = len(self._waiting) + self._under_way
-                self._waiting.clear()
+        """After `stop`: waits for the end, gives up what is left then, and says how many never arrived."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(within)
+        with self._changed:
+            self._given_up = True
+            lost = len(self._waiting) + self._under_way + self._failed + self._dropped
+            self._waiting.clear()
+        if thread is not None and thread.is_alive():
             self._interrupt.set()
-            self._thread.join(_GO_WITHIN)
+            thread.join(_GO_WITHIN)
+        if lost:
             message = "not delivered before the stop"
             self._say("alert.lost", hook=self._hook.name, count=lost, message=message)
 
