@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import socket
 import threading
@@ -17,7 +18,7 @@ from kit.daemon import configuration as with_tls
 from kit.dns_server import DnsServer, failing
 from kit.pki import Pki
 from kit.proxy_header import CLIENT, Header, read_header
-from kit.sockets import read_to_end
+from kit.sockets import read_exactly, read_to_end
 from kit.tls_upstream import tls_upstream
 from kit.upstreams import Refuser, Session, Upstream, echo
 from kit.waiting import wait_until
@@ -257,6 +258,53 @@ def test_without_an_answer_clients_are_refused(tmp_path: Path, names: DnsServer)
             stop(daemon)
 
 
+# ---- alerts --------------------------------------------------------------------------------------
+
+
+def hook(folder: Path) -> list[str]:
+    """A program that writes each alert into a file."""
+    program = folder / "on-alert"
+    program.write_text(f"#!/bin/sh\ncat >>{folder}/alerts\n")
+    program.chmod(0o700)
+    return [str(program)]
+
+
+def alerts(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "alerts"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_what_becomes_of_upstreams_is_alerted(tmp_path: Path, refuser: Refuser) -> None:
+    config = configuration(*at(refuser), health={"active": QUICK})
+    config["alerts"] = {"command": hook(tmp_path), "min_interval": "1s"}
+    with Daemon(tmp_path, config) as daemon:
+        daemon.wait_event("app", state="DOWN")
+        with refuser.revive():
+            kinds = ["upstream_down", "app_down", "upstream_recovered", "app_recovered"]
+            wait_until(lambda: [alert["alert"] for alert in alerts(tmp_path)] == kinds, "four alerts")
+            assert [alert.get("upstream") for alert in alerts(tmp_path)] == [refuser.address, None] * 2
+        stop(daemon)
+
+
+def test_certificates_that_end_are_alerted(tmp_path: Path, pki: Pki) -> None:
+    """Those of files, and those that clients show: `pki`'s end within a month."""
+    pki.server.key.chmod(0o600)
+    with Upstream() as server:
+        config = with_tls(pki, server.address, alerts={"command": hook(tmp_path)})
+        with Daemon(tmp_path, config) as daemon:
+            for _ in range(2):
+                with connect(pki, daemon.port()) as client:
+                    client.echo(b"hello")
+            wait_until(lambda: any(alert.get("client") for alert in alerts(tmp_path)), "the client's")
+            stop(daemon)
+        told = alerts(tmp_path)
+        assert {alert["alert"] for alert in told} == {"certificate_expiry"}
+        assert sorted(alert.get("file", "client") for alert in told) == sorted(
+            ["client", str(pki.server.cert), str(pki.ca.cert)]
+        )
+        assert len(daemon.events("certificate", client="alice")) == 1
+
+
 # ---- who the client is ---------------------------------------------------------------------------
 
 
@@ -281,4 +329,20 @@ def test_a_wrong_certificate_of_an_upstream_is_a_refusal_of_its_own(tmp_path: Pa
             denied = daemon.wait_event("conn.deny")
             assert denied["reason"] == "upstream_tls"
             assert "apps.web.upstream_tls" in denied["fix"]
+            stop(daemon)
+
+
+@pytest.mark.parametrize(("listed", "believed"), [("127.0.0.0/8", True), ("10.0.0.0/8", False)])
+def test_a_balancer_in_front_says_who_comes(tmp_path: Path, listed: str, believed: bool) -> None:
+    header = b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 80\r\n"
+    with Upstream() as server:
+        config = configuration(*at(server), proxy_protocol_from=[listed])
+        with Daemon(tmp_path, config) as daemon:
+            with plain(daemon.port()) as client:
+                client.sendall(header + b"x")
+                expected = b"x" if believed else header + b"x"
+                assert read_exactly(client, len(expected)) == expected
+            closed = daemon.wait_event("conn.close")
+            assert closed["reason"] == "client_closed"
+            assert (closed["src"] == "192.0.2.7:1234") == believed
             stop(daemon)

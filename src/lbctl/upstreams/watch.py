@@ -15,7 +15,11 @@ from lbctl.alerts.kinds import Kind, Subject
 from lbctl.upstreams.pool import Pool
 
 State = Literal["up", "down", "quarantined"]
-_ALERTS: dict[State, Kind] = {"up": "upstream_recovered", "down": "upstream_down", "quarantined": "upstream_quarantined"}
+_ALERTS: dict[State, Kind] = {
+    "up": "upstream_recovered",
+    "down": "upstream_down",
+    "quarantined": "upstream_quarantined",
+}
 _FATES = {"keep": "kept", "drain": "drained", "cut": "cut"}
 _QUARANTINED = "connections to it failed in a row; one is tried now and then"
 
