@@ -130,6 +130,7 @@ def test_what_flapping_came_to_arrives_when_the_interval_is_over(
     for _ in range(50):
         down(alerts)
         up(alerts)
+    wait_until(lambda: len(server.posted) == 2, "nothing is left to do")
     down(alerts)
     wait_until(lambda: len(server.posted) == 3, "the last state")
     assert time.monotonic() - began >= interval
