@@ -125,7 +125,7 @@ class Pool:
 
     # ---- how they are
 
-    def checked(self, address: str, *, up: bool, passed: bool) -> int:
+    def checked(self, address: str, *, up: bool, passed: bool) -> int | None:
         """What a check has found.
 
         Args:
@@ -134,12 +134,12 @@ class Pool:
             passed: how this one check ended.
 
         Returns:
-            Connections open to it when it went down.
+            Its open connections before that, which may cut them; None: it has gone meanwhile.
         """
         with self._lock:
-            there = self._servers.get(address)
-        if there is None:  # it has gone meanwhile
-            return 0
+            there = self._servers.get(address) if address in self._wanted else None
+        if there is None:
+            return None
         state, still_open = there.state, there.in_flight
         if not up and state != "down":
             there.mark_down(self._end_after(self.app.on_down))
@@ -150,6 +150,10 @@ class Pool:
     def version(self) -> tuple[int, int]:
         """The same as before: nobody came or went, and no quarantine began or ended."""
         return self._changes, self.application.health_turns
+
+    def has_others_up(self, address: str) -> bool:
+        """Whether another one than that may be picked."""
+        return any(state == "up" for other, (state, _) in self.states().items() if other != address)
 
     def states(self) -> dict[str, tuple[UpstreamState, int]]:
         """How each server that is wanted is, and how often failures have put it into quarantine so far."""

@@ -56,10 +56,18 @@ class Watch:
         self._versions: dict[str, tuple[int, int]] = {}  # of pools, when they were last looked at
 
     def checked(self, pool: Pool, address: str, *, up: bool, passed: bool, message: str) -> None:
-        """Takes the result of a check to the pool, and says what it has changed."""
+        """Takes the result of a check to the pool, and says what it has changed.
+
+        Where no other upstream is up, the first check that passes will do: to wait for more would only keep
+        clients out. So it is up from then on as long as checks pass.
+        """
         with self._lock:
             is_down = self._seen(pool.name, address).state == "down"
+            up = up or (passed and not (is_down and pool.has_others_up(address)))
             still_open = pool.checked(address, up=up, passed=passed)
+            if still_open is None:
+                self._upstreams[pool.name].pop(address, None)
+                return
             if not up and not is_down:
                 fate = _FATES[pool.app.on_down]
                 kept = f" ({still_open} open connections {fate})" if still_open else ""
