@@ -135,6 +135,23 @@ def test_they_may_stay_after_all(balance: MakeBalancer, keep: Keep) -> None:
         assert in_flight(lb) == [2]
 
 
+def test_who_has_to_leave_one_may_stay_with_the_next(balance: MakeBalancer, keep: Keep) -> None:
+    """It goes down while it is dialled, so the connection is another one's when its time is over."""
+    lb = balance(keep(Blackhole()), keep(Upstream()), plaintext=True, app={"connect_timeout": 0.5})
+    silent, other = lb.app.upstreams
+    silent.weight = 100
+    with plain(lb.port) as client:
+        wait_until(lambda: silent.in_flight == 1, "it is dialled")
+        silent.mark_down(end_after=0)
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        assert (silent.in_flight, other.in_flight) == (0, 1)
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):  # and it stays
+            client.recv(1)
+    assert lb.record().reason == "client_closed"
+
+
 def test_upstreams_come_and_go_under_load(balance: MakeBalancer, keep: Keep) -> None:
     """No connection meets an upstream that has left, and none is refused."""
     servers = [keep(Upstream()) for _ in range(4)]

@@ -118,8 +118,9 @@ cdef bint health_probe(app_t *app, upstream_t *upstream, uint64_t now_ns, bint *
 
 
 cdef void health_gave_up(upstream_t *upstream, uint64_t now_ns) noexcept nogil:
-    if word_read(&upstream.quarantined_until_ns) != 0:
-        word_write(&upstream.quarantined_until_ns, now_ns)
+    cdef uint64_t until_ns = word_read(&upstream.quarantined_until_ns)
+    if until_ns != 0:                    # it may come back meanwhile: a check has passed
+        word_swap(&upstream.quarantined_until_ns, until_ns, now_ns)
 
 
 # ---- checks and operators ------------------------------------------------------------------------

@@ -135,6 +135,7 @@ cdef void close_upstream(conn_t *conn, worker_t *worker) noexcept nogil:
         balance_give(conn.picked)
         upstream_unref(conn.picked)
         conn.picked = NULL
+        conn.leaves_ns = 0               # that was about this one, and not about the one that is tried next
 
 
 # ---- what was counted ----------------------------------------------------------------------------

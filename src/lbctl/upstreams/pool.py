@@ -136,16 +136,16 @@ class Pool:
         Returns:
             Its open connections before that, which may cut them; None: it has gone meanwhile.
         """
-        with self._lock:
+        with self._lock:  # to the end, or it might be swept out of the application meanwhile
             there = self._servers.get(address) if address in self._wanted else None
-        if there is None:
-            return None
-        state, still_open = there.state, there.in_flight
-        if not up and state != "down":
-            there.mark_down(self._end_after(self.app.on_down))
-        elif up and passed and state in ("down", "quarantined"):
-            there.mark_up()
-        return still_open
+            if there is None:
+                return None
+            state, still_open = there.state, there.in_flight
+            if not up and state != "down":
+                there.mark_down(self._end_after(self.app.on_down))
+            elif up and passed and state in ("down", "quarantined"):
+                there.mark_up()
+            return still_open
 
     def version(self) -> tuple[int, int]:
         """The same as before: nobody came or went, and no quarantine began or ended."""

@@ -21,6 +21,7 @@ _ALERTS: dict[State, Kind] = {
     "quarantined": "upstream_quarantined",
 }
 _FATES = {"keep": "kept", "drain": "drained", "cut": "cut"}
+_GONE = "it is no upstream any more: its name has left it out"
 _QUARANTINED = "connections to it failed in a row; one is tried now and then"
 
 
@@ -72,7 +73,7 @@ class Watch:
                 fate = _FATES[pool.app.on_down]
                 kept = f" ({still_open} open connections {fate})" if still_open else ""
                 self._became(pool.name, address, "down", f"{message}{kept}")
-            elif up and is_down:
+            elif up and passed and is_down:
                 self._became(pool.name, address, "up", message)
             else:
                 return
@@ -92,7 +93,7 @@ class Watch:
         states = pool.states()
         known = self._upstreams.setdefault(pool.name, {})
         for address in [address for address in known if address not in states]:
-            del known[address]
+            self._gone(pool.name, address, known.pop(address))
         for address, (state, quarantines) in states.items():
             seen = self._seen(pool.name, address)
             if quarantines > seen.quarantines and seen.state == "up":
@@ -113,6 +114,11 @@ class Watch:
             message = "no upstream is up: clients are refused (no_upstream)"
             self._say("app", app=app, state="DOWN", message=message)
             self._alert("app_down", (app,), message, app=app)
+
+    def _gone(self, app: str, address: str, seen: _Seen) -> None:
+        """Whoever was alerted has to hear that it is over: else trouble after a return would be no news."""
+        if seen.state != "up":
+            self._alert("upstream_recovered", (app, address), _GONE, app=app, upstream=address)
 
     def _became(self, app: str, address: str, state: State, message: str) -> None:
         self._seen(app, address).state = state
