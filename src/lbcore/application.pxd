@@ -1,6 +1,6 @@
 from libc.stdint cimport uint64_t
 
-from lbcore.structs cimport app_t, upstream_t
+from lbcore.structs cimport app_t, pool_t, upstream_t
 from lbcore.tls.engine cimport tls_engine_t
 
 
@@ -15,8 +15,11 @@ cdef class UpstreamServer:
     cdef load_tls(self, const tls_engine_t *engine, dict loaded)
     # The application, or raises: it belongs to none.
     cdef app_t *owner(self) except NULL
-    # Its open connections have to end by then; 0: they may stay after all.
-    cdef _leave(self, int reason, uint64_t deadline_ns)
+    cdef object leaving          # held while it is told when its connections have to end
+    cdef uint64_t drained_by_ns  # by then they end, monotonic; 0: they may stay
+    cdef uint64_t down_by_ns     # the same, for the other reason
+    cdef tuple told              # what the workers were told: (nanoseconds, reason)
+    cdef _leave(self)
 
 
 cdef class Application:
@@ -38,4 +41,6 @@ cdef class Application:
     cdef check_usable(self)
     # NULL raises: its __init__ was not called.
     cdef app_t *made(self) except NULL
-    cdef _replace(self, tuple servers)
+    cdef _claim(self, argument, UpstreamServer server, set marks)
+    cdef _disclaim(self, UpstreamServer server)
+    cdef pool_t *_replace(self, tuple servers) except? NULL

@@ -34,6 +34,7 @@ from lbcore.parts.health cimport (
     UPSTREAM_DRAINING,
     health_joined,
     health_passed,
+    health_pool_changed,
     health_set,
 )
 from lbcore.structs cimport (
@@ -117,6 +118,8 @@ cdef class UpstreamServer:
         if self.cell.name == NULL:
             raise MemoryError
         self.tls = tls
+        self.leaving = threading.Lock()
+        self.told = 0, <int>REASON_NONE
         self.address = address
         self.cell.id = counter_next(&next_id) + 1
         self.cell.mark = <uint16_t>self.cell.id
@@ -217,8 +220,10 @@ cdef class UpstreamServer:
             RuntimeError: a worker does not answer.
         """
         deadline_ns = deadline_after(end_after)
-        health_set(self.cell, UPSTREAM_DRAINING, True)
-        self._leave(REASON_DRAINED, deadline_ns)
+        with self.leaving:
+            health_set(self.cell, UPSTREAM_DRAINING, True)
+            self.drained_by_ns = deadline_ns
+            self._leave()
 
     def resume(self):
         """Takes ``drain`` back: new connections again, and those that were to end may stay.
@@ -226,8 +231,10 @@ cdef class UpstreamServer:
         Raises:
             RuntimeError: a worker does not answer.
         """
-        health_set(self.cell, UPSTREAM_DRAINING, False)
-        self._leave(REASON_NONE, 0)
+        with self.leaving:
+            health_set(self.cell, UPSTREAM_DRAINING, False)
+            self.drained_by_ns = 0
+            self._leave()
 
     def mark_down(self, end_after=None):
         """A check has failed: no new connections until ``mark_up``.
@@ -241,9 +248,10 @@ cdef class UpstreamServer:
             RuntimeError: a worker does not answer.
         """
         deadline_ns = deadline_after(end_after)
-        health_set(self.cell, UPSTREAM_DOWN, True)
-        if deadline_ns != 0:
-            self._leave(REASON_UPSTREAM_DOWN, deadline_ns)
+        with self.leaving:
+            health_set(self.cell, UPSTREAM_DOWN, True)
+            self.down_by_ns = deadline_ns
+            self._leave()
 
     def mark_up(self):
         """A check has passed: ends ``mark_down``, a quarantine and its history. It belongs to an application.
@@ -251,15 +259,24 @@ cdef class UpstreamServer:
         Raises:
             RuntimeError: it belongs to none, or a worker does not answer.
         """
-        cdef bint was_down = word_read(&self.cell.flags) & UPSTREAM_DOWN != 0
-        health_passed(self.owner(), self.cell, monotonic_ns())
-        if was_down:
-            self._leave(REASON_NONE, 0)
+        with self.leaving:
+            health_passed(self.owner(), self.cell, monotonic_ns())
+            self.down_by_ns = 0
+            self._leave()
 
-    cdef _leave(self, int reason, uint64_t deadline_ns):
+    cdef _leave(self):
+        """Tells the workers when its open connections have to end, and why: the two may be told it for two
+        reasons, and the earlier one counts. With `leaving` held."""
         from lbcore.engine import leave  # it is built on this module
 
-        leave(self.cell.id, reason, deadline_ns)
+        by_ns, reason = self.drained_by_ns, <int>REASON_DRAINED
+        if by_ns == 0 or 0 < self.down_by_ns < by_ns:
+            by_ns, reason = self.down_by_ns, <int>REASON_UPSTREAM_DOWN
+        if by_ns == 0:
+            reason = REASON_NONE
+        if (by_ns, reason) != self.told:
+            leave(self.cell.id, reason, by_ns)
+            self.told = by_ns, reason
 
     def __repr__(self):
         return f"<UpstreamServer {self.address} {self.state} weight={self.weight} in_flight={self.in_flight}>"
@@ -411,9 +428,10 @@ cdef class Application:
                 clock=limits.clock if limits is not None else None)
         if scope is not None:
             self.cell.limiter = limiter_ref(scope.cell)
-        self._replace(servers)
+        marks = set()
         for item in servers:
-            (<UpstreamServer>item).app = app_ref(self.cell)
+            self._claim("upstreams", item, marks)
+        self._replace(servers)
 
     def __dealloc__(self):
         app_unref(self.cell)
@@ -425,9 +443,25 @@ cdef class Application:
         """The servers it has now."""
         return self.servers
 
-    cdef _replace(self, tuple servers):
-        """Makes these its servers. Connections to others go on."""
-        cdef pool_t *before
+    cdef _claim(self, argument, UpstreamServer server, set marks):
+        """From here on no other application can have it. Raises ValueError when one has.
+
+        Connections remember by marks whom they have tried, so it gets one that is not in `marks`, and is added.
+        """
+        check_upstream(argument, server)
+        server.app = app_ref(self.cell)
+        server.drained_by_ns = 0         # of the application it was in before
+        while server.cell.mark in marks:
+            server.cell.mark += 1        # 65 535 + 1 is 0; there are more marks than a pool has servers
+        marks.add(server.cell.mark)
+
+    cdef _disclaim(self, UpstreamServer server):
+        app_unref(server.app)
+        server.app = NULL
+
+    cdef pool_t *_replace(self, tuple servers) except? NULL:
+        """Makes these its servers. Connections to others go on. The pool that was there, which `retire` frees."""
+        cdef pool_t *before = NULL
         cdef pool_t *pool = pool_new(<uint32_t>len(servers))
         cdef uint32_t i = 0
         if pool == NULL:
@@ -438,9 +472,8 @@ cdef class Application:
         pool.quarantined_max = <uint32_t>(len(servers) * self.max_ejected)
         before = pool_replace(self.cell, pool)
         self.servers = servers
-        if before != NULL:
-            settle_workers()
-            pool_free(before)
+        health_pool_changed(self.cell, monotonic_ns())
+        return before
 
     def add_upstream(self, UpstreamServer server not None):
         """One more server, for connections from now on.
@@ -450,15 +483,20 @@ cdef class Application:
             OSError: a certificate file cannot be read.
             RuntimeError: a worker does not answer.
         """
+        cdef pool_t *before = NULL
         self.made()
-        check_upstream("server", server)
         with self.changing:
-            check_upstreams((*self.servers, server))
-            if self.tls_engine != NULL:
-                server.load_tls(self.tls_engine, {})
-            server.app = app_ref(self.cell)
-            health_joined(self.cell, server.cell, monotonic_ns())
-            self._replace((*self.servers, server))
+            self._claim("server", server, {(<UpstreamServer>other).cell.mark for other in self.servers})
+            try:
+                check_upstreams((*self.servers, server))
+                if self.tls_engine != NULL:
+                    server.load_tls(self.tls_engine, {})
+                health_joined(self.cell, server.cell, monotonic_ns())
+                before = self._replace((*self.servers, server))
+            except BaseException:
+                self._disclaim(server)
+                raise
+        retire(before)
 
     def remove_upstream(self, UpstreamServer server not None, end_after=None):
         """One server less: no new connections to it from now on. It may be added again, here or elsewhere,
@@ -474,6 +512,7 @@ cdef class Application:
                 ``dynamic``; ``end_after`` is not a number of seconds.
             RuntimeError: a worker does not answer.
         """
+        cdef pool_t *before = NULL
         self.made()
         deadline_ns = deadline_after(end_after)
         with self.changing:
@@ -481,11 +520,13 @@ cdef class Application:
                 raise ValueError("server: not one of this application's")
             if len(self.servers) == 1 and not self.dynamic:
                 raise ValueError("server: the last one, of an application that is not dynamic")
-            self._replace(tuple(other for other in self.servers if other is not server))
-            app_unref(server.app)
-            server.app = NULL
+            before = self._replace(tuple(other for other in self.servers if other is not server))
+            self._disclaim(server)
+        retire(before)
         if deadline_ns != 0:
-            server._leave(REASON_DRAINED, deadline_ns)
+            with server.leaving:
+                server.drained_by_ns = deadline_ns
+                server._leave()
 
     @property
     def id(self):
@@ -641,7 +682,11 @@ def check_upstreams(servers):
         raise ValueError("upstreams: the same address is there twice; use weight instead")
 
 
-cdef settle_workers():
+cdef retire(pool_t *pool):
+    """Frees a pool that was replaced. Without `changing`: it waits for workers under the lock of their engine,
+    whose own set-up waits for `changing`."""
     from lbcore.engine import settle  # it is built on this module
 
-    settle()
+    if pool != NULL:
+        settle()
+        pool_free(pool)

@@ -140,7 +140,7 @@ cdef struct upstream_t:          # counters and words: any thread; the rest: set
     refs_t refs
     uint64_t id                  # never reused in this process
     uint64_t hash                # of its name: what affinity goes by
-    uint16_t mark                # the last bits of `id`: for a connection to know whom it has tried
+    uint16_t mark                # no other one of its pool has it: for a connection to know whom it has tried
     name_t *name                 # as the operator wrote it; owned
     tls_generation_t *tls        # how to speak TLS to it, or NULL; owned, set before it is in a pool at work
     name_t *tls_name             # what its certificate must say, or NULL; owned

@@ -201,7 +201,8 @@ def test_two_good_ones_share_evenly_whatever_a_third_refuses(
     """At no moment do they differ by more than one."""
     total, threads = 300, 6
     upstreams = [keep(Refuser()), keep(Upstream()), keep(Upstream())]
-    lb = balance(*upstreams, plaintext=plaintext, app={"passive_failures": passive_failures})
+    app = {"passive_failures": passive_failures, "passive_eject": 60.0}
+    lb = balance(*upstreams, plaintext=plaintext, app=app)
     refusing, one, two = lb.app.upstreams
     stop = threading.Event()
     apart = []

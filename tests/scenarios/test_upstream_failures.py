@@ -42,7 +42,7 @@ def test_who_leaves_while_one_is_dialled_takes_the_dial_along(
     """The others are served, at once or when the time for that dial is over."""
     hole, good = keep(Blackhole()), [keep(Upstream()), keep(Upstream())]
     fillers = dialling(hole)
-    lb = balance(hole, *good, plaintext=plaintext, app={"connect_timeout": 1.5, "passive_failures": 0})
+    lb = balance(hole, *good, plaintext=plaintext, app={"connect_timeout": 4, "passive_failures": 0})
     clients = [keep(opened(lb, plaintext)) for _ in range(30)]
     wait_until(lambda: sorted(lb.stages()) == ["dial"] * 10 + ["forward"] * 20, "a third dials it")
     assert dialling(hole) == fillers + 10

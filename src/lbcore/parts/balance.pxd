@@ -16,9 +16,7 @@ cdef inline uint32_t balance_turn(app_t *app) noexcept nogil:
     return <uint32_t>counter_next(&app.rotor)
 
 
-# False: nobody can be picked. `tried` holds `tried_count` marks to leave out: two upstreams of a pool may,
-# once in a long while, have the same one, and then a connection that one of them fails does not try the
-# other.
+# False: nobody can be picked. `tried` holds `tried_count` marks to leave out.
 # Any thread.
 cdef bint balance_pick(app_t *app, uint32_t turn, const uint16_t *tried, int tried_count,
                        uint64_t now_ns, choice_t *out_choice) noexcept nogil

@@ -29,5 +29,7 @@ cdef void health_gave_up(upstream_t *upstream, uint64_t now_ns) noexcept nogil
 # What a check showed. It passed: whatever kept it out but the operator is over.
 cdef void health_passed(app_t *app, upstream_t *upstream, uint64_t now_ns) noexcept nogil
 cdef void health_set(upstream_t *upstream, upstream_flag_t flag, bint on) noexcept nogil
+# Servers have left the pool: no more of those that stay are in quarantine than may be.
+cdef void health_pool_changed(app_t *app, uint64_t now_ns) noexcept nogil
 # It is new in a pool at work: slow start.
 cdef void health_joined(app_t *app, upstream_t *upstream, uint64_t now_ns) noexcept nogil

@@ -8,7 +8,7 @@ is twice as long, up to 32 times the first, and up to a quarter longer by chance
 many balancers, do not try at the same moment. Whoever was fine for as long as its last quarantine begins
 anew. A passed check ends a quarantine and its history.
 
-At most `quarantined_max` of a pool are out at once, exactly: two threads that each count the others and then
+At most `quarantined_max` of a pool are out at once, exactly, those that are down or draining counted in: two threads that each count the others and then
 put theirs out would pass the maximum together, so one decides at a time. Who comes while somebody decides
 does not wait: it puts nobody out, and the next failure of that upstream decides again.
 
@@ -62,7 +62,7 @@ cdef void count_failure(app_t *app, upstream_t *upstream, word_t *in_a_row, uint
     pool = pool_of(app)
     for i in range(pool.count):
         if pool.upstreams[i] is not upstream:
-            out += word_read(&pool.upstreams[i].quarantined_until_ns) != 0
+            out += word_read(&pool.upstreams[i].quarantined_until_ns) != 0 or word_read(&pool.upstreams[i].flags) != 0
     if out < pool.quarantined_max:
         quarantine(app, upstream, now_ns)
     word_write(&app.quarantining, 0)
@@ -144,3 +144,17 @@ cdef void health_passed(app_t *app, upstream_t *upstream, uint64_t now_ns) noexc
 cdef void health_joined(app_t *app, upstream_t *upstream, uint64_t now_ns) noexcept nogil:
     if app.slow_start_ns != 0:
         word_write(&upstream.ramp_from_ns, now_ns)
+
+
+cdef void health_pool_changed(app_t *app, uint64_t now_ns) noexcept nogil:
+    """Those that are one too many may be tried at once, each by a single connection as ever."""
+    cdef pool_t *pool = pool_of(app)
+    cdef uint64_t until_ns
+    cdef uint32_t out = 0
+    cdef uint32_t i
+    for i in range(pool.count):
+        until_ns = word_read(&pool.upstreams[i].quarantined_until_ns)
+        if until_ns > now_ns:
+            out += 1
+            if out > pool.quarantined_max:
+                word_swap(&pool.upstreams[i].quarantined_until_ns, until_ns, now_ns)

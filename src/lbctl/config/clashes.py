@@ -79,18 +79,23 @@ def _place(key: str, upstream: dict[str, Any]) -> object:
         return None
     if key == "address":
         return value if value.startswith(UNIX) else _address(value)
-    return (value.lower(), str(upstream.get("port")))
+    return (value.lower().removesuffix("."), str(upstream.get("port")))
 
 
 def _circles(name: str, app: dict[str, Any]) -> Iterator[Fault]:
     """An app that forwards to itself would forward for ever."""
-    listen = _address(app.get("listen"))
+    listen = app.get("listen")
     upstreams = app.get("upstreams")
     for index, upstream in enumerate(upstreams if isinstance(upstreams, list | tuple) else ()):
-        address = _address(section({"": upstream}, "").get("address"))
-        if listen and address and address[1] == listen[1] and _reaches(address[0], listen[0]):
+        if is_own(listen, section({"": upstream}, "").get("address")):
             path: Path = ("apps", name, "upstreams", index, "address")
             yield Fault(path, "this app's own listen address", also=("apps", name, "listen"))
+
+
+def is_own(listen: object, address: object) -> bool:
+    """Whether an upstream at that address would be the listener itself."""
+    own, target = _address(listen), _address(address)
+    return own is not None and target is not None and own[1] == target[1] and _reaches(target[0], own[0])
 
 
 def _reaches(target: Address, listener: Address) -> bool:

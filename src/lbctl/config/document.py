@@ -25,6 +25,8 @@ from lbctl.config.values import shorten
 SIZE_MAX = 8 * 1024 * 1024  # bytes of one file
 DEPTH_MAX = 32  # the format needs 7
 ALIASED_NODES_MAX = 100_000  # nodes reached through aliases; written ones are bounded by the size
+#: The ends of the keys whose text stands for bytes, line breaks and all.
+BYTES = (("active", "send"), ("active", "expect"))
 
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is five times faster
 
@@ -266,7 +268,7 @@ class _Converter:
                 raise ValueError("no value; write one, or remove the key")
             if not isinstance(value, str):
                 return value
-            if CONTROL.search(value):
+            if CONTROL.search(value) and path[-2:] not in BYTES:
                 raise ValueError("text must be on one line, without control characters")
             return expand(value, self._environ)
         except ValueError as error:

@@ -101,7 +101,7 @@ def _written(path: Path, loaded: Loaded | None) -> str | None:
 def _scalar(text: str) -> str:
     """Text, quoted unless no reader could take it for anything else."""
     plain = _PLAIN.fullmatch(text) and type(resolve(text, True)) is str and not text.endswith(":")
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _origin(path: Path, loaded: Loaded | None) -> str:

@@ -13,12 +13,10 @@ from collections.abc import Iterator, Sequence
 
 import lbcore
 from lbcore.stats import UpstreamState
+from lbctl.config.clashes import is_own
 from lbctl.config.model import App
 from lbctl.names import Found, NameOf
 from lbctl.upstreams.server import server
-
-Policy = str
-
 
 class Pool:
     """An app's servers.
@@ -74,7 +72,7 @@ class Pool:
         """What a name stands for now.
 
         Raises:
-            OSError, ValueError: the engine does not take a server. The others have been taken.
+            OSError, RuntimeError, ValueError: the engine does not take a server. The others have been taken.
         """
         upstream = self.app.upstreams[index]
         problem: Exception | None = None
@@ -84,7 +82,7 @@ class Pool:
             for address, weight in now.items():
                 try:
                     self._want(index, address, weight)
-                except (OSError, ValueError) as error:
+                except (OSError, RuntimeError, ValueError) as error:
                     problem = error
             for address, indexes in list(self._wanted.items()):
                 if index in indexes and address not in now:
@@ -93,11 +91,16 @@ class Pool:
             raise problem
 
     def _want(self, index: int, address: str, weight: int) -> None:
+        if is_own(self.app.listen, address):  # it would forward to itself for ever
+            raise ValueError(f"{address} is this app's own listen address")
         there = self._servers.get(address)
         if there is None:
             there = server(self.app, self.app.upstreams[index], address, weight)
-            self.application.add_upstream(there)
-            self._servers[address] = there
+            try:
+                self.application.add_upstream(there)
+            finally:  # it is there when a worker has not said yet that it knows
+                if there in self.application.upstreams:
+                    self._servers[address] = there
         elif address not in self._wanted:
             there.resume()
         indexes = self._wanted.setdefault(address, {})
@@ -164,7 +167,7 @@ class Pool:
                 if address in self._wanted
             }
 
-    def _end_after(self, policy: Policy) -> float | None:
+    def _end_after(self, policy: str) -> float | None:
         return {"keep": None, "drain": self._drain_timeout, "cut": 0.0}[policy]
 
 

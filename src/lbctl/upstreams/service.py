@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from lbctl.config.faults import dotted
+from lbctl.errors import LbctlError
 from lbctl.health import Checker, Result, Target
 from lbctl.names import Found, Resolver
 from lbctl.upstreams.pool import Pool
 from lbctl.upstreams.server import check
 from lbctl.upstreams.watch import Alert, Watch
 
-FIRST_ANSWERS = 5.0  # seconds that the start waits for names
+FIRST_ANSWERS = 2.0  # seconds that the start waits for names
 
 Key = tuple[str, int]  # an app, and the place of a name in its `upstreams`
 
@@ -41,7 +43,9 @@ class Upstreams:
         self._checked = {pool.name for pool in pools.values() if pool.app.health.active is not None}
         self._checker = Checker(self._on_result) if self._checked else None
         self._resolver = self._make_resolver(name_servers) if self._names else None
-        self._changing = threading.Lock()
+        self._taking = threading.Lock()  # one answer at a time
+        self._unfinished: dict[Key, tuple[Sequence[Found], str]] = {}  # and what was told of it
+        self._changing = threading.Lock()  # of the targets
         self._targets: dict[str, dict[str, Target]] = {}
         self._heard: set[Key] = set()
         self._all_heard = threading.Event()
@@ -50,10 +54,13 @@ class Upstreams:
         """Starts to look up and to check. Waits for the first answers, for a bounded time.
 
         Raises:
-            OSError, ValueError: a file that checks need cannot be used.
+            LbctlError: a file that checks need cannot be used, or dnspython is not installed.
         """
         for pool in self._pools.values():
-            self._retarget(pool)
+            try:
+                self._retarget(pool)
+            except (OSError, ValueError) as error:
+                raise LbctlError(f"{dotted(('apps', pool.name, 'health', 'active'))}: {error}") from None
         if self._resolver is not None:
             for key, name in self._names.items():
                 self._resolver.add(key, name)
@@ -70,7 +77,10 @@ class Upstreams:
             self._checker.stop()
 
     def tick(self) -> None:
-        """Once a second: says what has changed, and lets those go that have left."""
+        """Once a second: says what has changed, lets those go that have left, and tries again what failed."""
+        with self._taking:
+            for key, (found, _) in list(self._unfinished.items()):
+                self._take(key, found)
         for pool in self._pools.values():
             pool.sweep()
         self._watch.look(self._pools.values())
@@ -81,20 +91,35 @@ class Upstreams:
         return Resolver(self._on_answer, self._on_problem, self._on_recovered, nameservers=servers or None)
 
     def _on_answer(self, key: Key, found: Sequence[Found]) -> None:
+        with self._taking:
+            self._take(key, found)
+        self._hear(key)
+
+    def _take(self, key: Key, found: Sequence[Found]) -> None:
+        """Makes them the servers that the name stands for. What cannot be done now, because a file is just
+        then replaced, is tried again, and told once. Called with `_taking` held."""
         app, index = key
         pool = self._pools[app]
         before = {address for _, address in pool.wanted()}
+        problem = ""
         try:
             pool.answer(index, found)
-        except (OSError, ValueError) as error:
-            self._say("upstream", app=app, message=f"a server of {self._place(key)} cannot be used: {error}")
+        except (OSError, RuntimeError, ValueError) as error:
+            problem = f"a server of {self._place(key)} cannot be used: {error}"
         after = {address for _, address in pool.wanted()}
         for address in sorted(after - before):
             self._say("upstream", app=app, upstream=address, state="ADDED", message=self._place(key))
         for address in sorted(before - after):
             self._say("upstream", app=app, upstream=address, state="REMOVED", message=self._place(key))
-        self._retarget(pool)
-        self._hear(key)
+        try:
+            self._retarget(pool)
+        except (OSError, ValueError) as error:
+            problem = f"a server of {self._place(key)} cannot be checked: {error}"
+        _, told = self._unfinished.pop(key, ((), ""))
+        if problem:
+            self._unfinished[key] = found, problem
+            if problem != told:
+                self._say("names", app=app, name=self._place(key), state="FAILED", message=problem)
 
     def _on_problem(self, key: Key, problem: str) -> None:
         self._say("names", app=key[0], name=self._place(key), state="FAILED", message=problem)
@@ -126,8 +151,9 @@ class Upstreams:
             for address, index in wanted.items():
                 settings = check(pool.app, pool.app.upstreams[index])
                 if address not in targets and settings is not None:
-                    targets[address] = Target(pool.name, address, settings)
-                    self._checker.add(targets[address])
+                    target = Target(pool.name, address, settings)
+                    self._checker.add(target)
+                    targets[address] = target
 
     def _on_result(self, target: Target, result: Result) -> None:
         self._watch.checked(
