@@ -39,3 +39,5 @@ cdef class Application:
     # NULL raises: its __init__ was not called.
     cdef app_t *made(self) except NULL
     cdef _replace(self, tuple servers)
+    # Of `load_tls`.
+    cdef dict _loaded(self)
