@@ -46,7 +46,7 @@ class Compiled(SphinxDirective):
         constructors = [stub.signature(each, returns=False) for each in members if each.name == "__init__"]
         text = self.entry("class", name + "".join(constructors), options, thing)
         for member in members:
-            if not member.name.startswith("_"):
+            if not member.name.startswith("_") and not is_setter(member):
                 text += textwrap.indent(self.of_member(member, thing, stub), INDENT)
         return text
 
@@ -64,6 +64,11 @@ class Compiled(SphinxDirective):
         doc = str(GoogleDocstring(inspect.getdoc(thing) or "", self.config))
         inside = textwrap.indent("\n".join([*options, "", doc, "", ""]), INDENT)
         return f".. py:{kind}:: {signature}\n{inside}"
+
+
+def is_setter(member: Function) -> bool:
+    """The second half of a property."""
+    return any(isinstance(each, ast.Attribute) and each.attr == "setter" for each in member.decorator_list)
 
 
 class Stub:
