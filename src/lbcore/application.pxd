@@ -44,3 +44,5 @@ cdef class Application:
     cdef _claim(self, argument, UpstreamServer server, set marks)
     cdef _disclaim(self, UpstreamServer server)
     cdef pool_t *_replace(self, tuple servers) except? NULL
+    # Of `load_tls`.
+    cdef dict _loaded(self)

@@ -490,13 +490,17 @@ cdef class Application:
             try:
                 check_upstreams((*self.servers, server))
                 if self.tls_engine != NULL:
-                    server.load_tls(self.tls_engine, {})
+                    server.load_tls(self.tls_engine, self._loaded())
                 health_joined(self.cell, server.cell, monotonic_ns())
                 before = self._replace((*self.servers, server))
             except BaseException:
                 self._disclaim(server)
                 raise
         retire(before)
+
+    cdef dict _loaded(self):
+        """Its servers by the TLS files they have loaded, which one more with the same files need not read."""
+        return {tls_files(server.tls): server for server in self.servers if server.tls is not None}
 
     def remove_upstream(self, UpstreamServer server not None, end_after=None):
         """One server less: no new connections to it from now on. It may be added again, here or elsewhere,

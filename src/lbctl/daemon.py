@@ -120,15 +120,15 @@ class Service:
             if state is not None:
                 state.start(limiters)
             text = started(self) if started is not None else None
+            if text is not None:
+                self.journal.text(text)
+            if text is None or not self.pretty:
+                self._say_started(began)
+            self._say_warnings(warnings)
+            self.alerts.start()
+            self.upstreams.tick()
+            self._certificates.look()
             self._close_all = undo.pop_all()
-        if text is not None:
-            self.journal.text(text)
-        if text is None or not self.pretty:
-            self._say_started(began)
-        self._say_warnings(warnings)
-        self.alerts.start()
-        self.upstreams.tick()
-        self._certificates.look()
 
     @property
     def pretty(self) -> bool:

@@ -183,3 +183,22 @@ def test_other_keys(key: str, value: Any, expected: str) -> None:
 def test_networks_are_written_in_their_one_spelling() -> None:
     app = made(ONE, proxy_protocol_from=["10.0.0.0/8", "::1"]).apps["web"]
     assert app.proxy_protocol_from == ("10.0.0.0/8", "::1/128")
+
+
+def test_what_a_check_says_in_a_file_and_back() -> None:
+    """Line breaks and other bytes may stand in double quotes, there and nowhere else."""
+    text = r"""
+version: 1
+apps:
+  web:
+    listen: 127.0.0.1:0
+    plaintext: true
+    upstreams: [{address: "10.0.0.1:80"}]
+    health: {active: {send: "PING\r\n\x00\xff", expect: "+PONG\r\n"}}
+"""
+    loaded = load(text.encode(), name="lb.yaml", environ={})
+    active = loaded.config.apps["web"].health.active
+    assert active is not None
+    assert (active.send, active.expect) == (b"PING\r\n\x00\xff", b"+PONG\r\n")
+    again = load(dump(loaded.config).encode(), name="again.yaml", environ={})
+    assert again.config.apps["web"].health == loaded.config.apps["web"].health

@@ -141,3 +141,10 @@ def test_a_check_of_one_that_has_gone_is_nothing(watch: Watch, heard: Listener) 
     check(watch, servers, ONE, up=False, passed=False)
     assert states(servers) == {TWO: "up"}
     assert heard.alerts == []
+
+
+def test_an_app_does_not_forward_to_itself() -> None:
+    servers = pool({"dns": "a.internal", "port": 80}, listen="127.0.0.1:80")
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1:80 is this app's own listen address"):
+        servers.answer(0, [Found("127.0.0.1:80", None), Found(TWO, None)])
+    assert set(states(servers)) == {TWO}, "the others were taken"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -133,6 +134,119 @@ def test_they_may_stay_after_all(balance: MakeBalancer, keep: Keep) -> None:
         with pytest.raises(TimeoutError):  # the time in which it would have ended
             sockets[0].recv(1)
         assert in_flight(lb) == [2]
+
+
+def test_two_reasons_to_leave_do_not_undo_each_other(balance: MakeBalancer, keep: Keep) -> None:
+    """The operator drains it, and checks find it down and up again; or the other way round."""
+    lb = balance(keep(Upstream()), keep(Upstream()), plaintext=True)
+    one, other = lb.app.upstreams
+    with held(lb, 8):
+        watch = Stopwatch()
+        one.drain(end_after=0.5)
+        one.mark_down(end_after=30)
+        one.mark_up()
+        other.mark_down(end_after=0.5)
+        other.drain(end_after=30)
+        other.resume()
+        assert len(lb.records.wait(4, reason="drained")) == 4
+        assert len(lb.records.wait(4, reason="upstream_down")) == 4
+        assert 0.5 <= watch.seconds < 1.5
+
+
+def test_one_that_is_removed_and_added_has_no_deadline_from_before(balance: MakeBalancer, keep: Keep) -> None:
+    lb = balance(keep(Upstream()), keep(Upstream()), plaintext=True)
+    one, other = lb.app.upstreams
+    lb.app.remove_upstream(one, end_after=0)
+    lb.app.add_upstream(one)
+    other.mark_down()
+    with held(lb, 1) as sockets:
+        one.mark_down()
+        sockets[0].settimeout(0.3)
+        with pytest.raises(TimeoutError):  # it stays
+            sockets[0].recv(1)
+
+
+def test_marks_that_are_alike_hide_nobody(balance: MakeBalancer, keep: Keep) -> None:
+    """A mark is 16 bits of a number that counts on; a pool has them all different."""
+    refuser, good = keep(Refuser()), keep(Upstream())
+    lb = balance(refuser, plaintext=True, app={"passive_failures": 0})
+    number = lb.app.upstreams[0].id
+    while True:
+        late = UpstreamServer(good.address)
+        if late.id % 65536 == number % 65536:
+            break
+    lb.app.add_upstream(late)
+    with held(lb, 4):
+        assert late.in_flight == 4
+
+
+def test_a_pool_that_shrinks_keeps_no_more_out_than_it_may(balance: MakeBalancer, keep: Keep) -> None:
+    refusers = [keep(Refuser()), keep(Refuser())]
+    lb = balance(*refusers, keep(Upstream()), keep(Upstream()), plaintext=True,
+                 app={"passive_failures": 1, "passive_eject": 60.0, "connect_attempts": 4})  # fmt: skip
+    with held(lb, 6):
+        assert [server.state for server in lb.app.upstreams] == ["quarantined"] * 2 + ["up"] * 2
+        revived = [keep(refuser.revive()) for refuser in refusers]
+        for server in lb.app.upstreams[2:]:
+            lb.app.remove_upstream(server)
+        with held(lb, 4):
+            assert sum(upstream.accepted for upstream in revived) == 4
+
+
+def test_who_is_down_counts_among_those_that_are_left_out(balance: MakeBalancer, keep: Keep) -> None:
+    """A check has found one of two; the other one is left, whatever it does."""
+    refuser = keep(Refuser())
+    lb = balance(refuser, keep(Upstream()), plaintext=True, app={"passive_failures": 1, "max_ejected": 0.5})
+    refusing, down = lb.app.upstreams
+    down.mark_down()
+    for number in range(3):
+        with plain(lb.port) as client:
+            client.recv(1)
+        assert lb.records.wait(number + 1)[-1].reason == "connect_failed"
+    assert (refusing.state, refusing.errors) == ("up", 3)
+
+
+def test_a_server_is_claimed_once(keep: Keep) -> None:
+    """Also by many that ask at the same moment."""
+    applications = [Application(f"app-{number}", dynamic=True) for number in range(8)]
+    for _ in range(50):
+        server = UpstreamServer("127.0.0.1:1")
+        took = []
+        start = threading.Barrier(len(applications))
+
+        def claim(app: Application) -> None:
+            start.wait()  # noqa: B023
+            with contextlib.suppress(ValueError):
+                app.add_upstream(server)  # noqa: B023
+                took.append(app)  # noqa: B023
+
+        threads = [threading.Thread(target=claim, args=(app,)) for app in applications]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (owner,) = took
+        owner.remove_upstream(server)
+
+
+def test_servers_change_while_ports_open(balance: MakeBalancer, keep: Keep) -> None:
+    """Each of the two has to wait for the workers, and neither for the other for ever."""
+    lb = balance(keep(Upstream()), plaintext=True)
+    spare = UpstreamServer("127.0.0.1:1")
+    over = threading.Event()
+
+    def change() -> None:
+        while not over.is_set():
+            lb.app.add_upstream(spare)
+            lb.app.remove_upstream(spare)
+
+    changing = threading.Thread(target=change, daemon=True)
+    changing.start()
+    for _ in range(200):
+        lb.engine.listen(lb.app, "127.0.0.1:0", plaintext=True).close()
+    over.set()
+    changing.join(10)
+    assert not changing.is_alive()
 
 
 def test_who_has_to_leave_one_may_stay_with_the_next(balance: MakeBalancer, keep: Keep) -> None:

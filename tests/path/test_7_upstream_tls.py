@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import ssl
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -355,6 +356,20 @@ def test_one_that_is_added_speaks_tls_too(balance: MakeBalancer, keep: Keep, pki
         lb.app.add_upstream(UpstreamServer("127.0.0.1:1", tls=UpstreamTLS(ca=BAD_PEM)))
     assert len(lb.app.upstreams) == 1
     lb.app.add_upstream(server(keep(tls_upstream(pki)), pki))
+    with connect(pki, lb.port) as client:
+        client.echo(b"x")
+
+
+def test_one_that_is_added_takes_what_the_others_have_loaded(
+    balance: MakeBalancer, keep: Keep, pki: Pki, tmp_path: Path
+) -> None:
+    """A name brings upstreams at any time: they need no file that may just then be replaced."""
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(Path(pki.ca.cert).read_bytes())
+    lb = balance(UpstreamServer(keep(Refuser()).address, tls=UpstreamTLS(ca=ca)))
+    ca.unlink()
+    added = keep(tls_upstream(pki))
+    lb.app.add_upstream(UpstreamServer(added.address, tls=UpstreamTLS(ca=ca)))
     with connect(pki, lb.port) as client:
         client.echo(b"x")
 

@@ -51,6 +51,10 @@ cdef void health_had_bytes(upstream_t *upstream) noexcept nogil:
         word_write(&upstream.resetting, 0)
 
 
+cdef bint is_out(upstream_t *upstream) noexcept nogil:
+    return word_read(&upstream.quarantined_until_ns) != 0 or word_read(&upstream.flags) != 0
+
+
 cdef void count_failure(app_t *app, upstream_t *upstream, word_t *in_a_row, uint64_t now_ns) noexcept nogil:
     cdef pool_t *pool
     cdef uint32_t out = 0
@@ -62,7 +66,7 @@ cdef void count_failure(app_t *app, upstream_t *upstream, word_t *in_a_row, uint
     pool = pool_of(app)
     for i in range(pool.count):
         if pool.upstreams[i] is not upstream:
-            out += word_read(&pool.upstreams[i].quarantined_until_ns) != 0 or word_read(&pool.upstreams[i].flags) != 0
+            out += is_out(pool.upstreams[i])
     if out < pool.quarantined_max:
         quarantine(app, upstream, now_ns)
     word_write(&app.quarantining, 0)

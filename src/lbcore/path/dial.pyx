@@ -129,8 +129,10 @@ cdef step_t connected(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.upstream.flags &= ~<uint32_t>(LEG_READABLE | LEG_HUNG_UP)
     if conn.app.proxy != PROXY_NONE and not introduce(conn, worker):
         return failed(conn, worker, REASON_CONNECT_FAILED, errno)
-    if conn.picked.tls == NULL:
+    if conn.picked.tls_name == NULL:
         return ready(conn, worker)
+    if conn.picked.tls == NULL:          # its files were never loaded: no reason to go on without TLS
+        return failed(conn, worker, REASON_UPSTREAM_TLS, 0)
     conn.upstream.tls = worker.tls_engine.client_connection_new(
         worker.tls_pool, conn.picked.tls.config, &worker.io, conn.picked.tls_name.text,
         conn.picked.tls_name_is_address)
