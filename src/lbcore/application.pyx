@@ -446,7 +446,7 @@ cdef class Application:
     cdef _claim(self, argument, UpstreamServer server, set marks):
         """From here on no other application can have it. Raises ValueError when one has.
 
-        Connections remember by marks whom they have tried, so it gets one that is not in `marks`, and is added.
+        Connections remember by marks whom they have tried, so it gets one that is not in `marks` yet.
         """
         check_upstream(argument, server)
         server.app = app_ref(self.cell)
@@ -460,7 +460,7 @@ cdef class Application:
         server.app = NULL
 
     cdef pool_t *_replace(self, tuple servers) except? NULL:
-        """Makes these its servers. Connections to others go on. The pool that was there, which `retire` frees."""
+        """Makes these its servers. Connections to others go on. The pool before, which `retire` frees."""
         cdef pool_t *before = NULL
         cdef pool_t *pool = pool_new(<uint32_t>len(servers))
         cdef uint32_t i = 0
@@ -687,8 +687,8 @@ def check_upstreams(servers):
 
 
 cdef retire(pool_t *pool):
-    """Frees a pool that was replaced. Without `changing`: it waits for workers under the lock of their engine,
-    whose own set-up waits for `changing`."""
+    """Frees a pool that was replaced. Without `changing`: it waits for workers under the lock of their
+    engine, whose own set-up waits for `changing`."""
     from lbcore.engine import settle  # it is built on this module
 
     if pool != NULL:

@@ -9,6 +9,8 @@ import pytest
 from kit.pki import Pki
 
 from lbctl.config import Config, build, check_files
+from lbctl.config.dump import dump
+from lbctl.config.load import read_bytes
 from lbctl.errors import ConfigInvalid
 
 
@@ -196,9 +198,9 @@ apps:
     upstreams: [{address: "10.0.0.1:80"}]
     health: {active: {send: "PING\r\n\x00\xff", expect: "+PONG\r\n"}}
 """
-    loaded = load(text.encode(), name="lb.yaml", environ={})
+    loaded = read_bytes(text.encode(), "lb.yaml", Path("/"), {})
     active = loaded.config.apps["web"].health.active
     assert active is not None
     assert (active.send, active.expect) == (b"PING\r\n\x00\xff", b"+PONG\r\n")
-    again = load(dump(loaded.config).encode(), name="again.yaml", environ={})
+    again = read_bytes(dump(loaded.config).encode(), "again.yaml", Path("/"), {})
     assert again.config.apps["web"].health == loaded.config.apps["web"].health

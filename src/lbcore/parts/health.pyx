@@ -8,9 +8,10 @@ is twice as long, up to 32 times the first, and up to a quarter longer by chance
 many balancers, do not try at the same moment. Whoever was fine for as long as its last quarantine begins
 anew. A passed check ends a quarantine and its history.
 
-At most `quarantined_max` of a pool are out at once, exactly, those that are down or draining counted in: two threads that each count the others and then
-put theirs out would pass the maximum together, so one decides at a time. Who comes while somebody decides
-does not wait: it puts nobody out, and the next failure of that upstream decides again.
+At most `quarantined_max` of a pool are out at once, exactly, those that are down or draining counted in:
+two threads that each count the others and then put theirs out would pass the maximum together, so one
+decides at a time. Who comes while somebody decides does not wait: it puts nobody out, and the next failure
+of that upstream decides again.
 
 Any thread, no lock.
 """

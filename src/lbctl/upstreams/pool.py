@@ -18,6 +18,7 @@ from lbctl.config.model import App
 from lbctl.names import Found, NameOf
 from lbctl.upstreams.server import server
 
+
 class Pool:
     """An app's servers.
 
