@@ -171,7 +171,8 @@ def test_what_a_check_says_is_bytes() -> None:
     [
         ("proxy_protocol", "v3", "apps.web.proxy_protocol: expected v1 or v2 or v2+tls"),
         ("proxy_protocol", "v2+tls", "apps.web.proxy_protocol: a plaintext app has no TLS to tell of;"),
-        ("proxy_protocol_from", ["10.0.0.1/8"], "apps.web.proxy_protocol_from.0: expected an IP address or"),
+        ("proxy_protocol_from", ["10.0.0.1/8"], "apps.web.proxy_protocol_from.0: '10.0.0.1/8' is an address"),
+        ("proxy_protocol_from", ["10.0.0.0/33"], "apps.web.proxy_protocol_from.0: expected an IP address or"),
         ("affinity", "source", "apps.web.affinity: expected client"),
         ("on_down", "close", "apps.web.on_down: expected keep or drain or cut"),
         ("on_remove", "close", "apps.web.on_remove: expected keep or drain or cut"),

@@ -190,10 +190,14 @@ def _name_server(value: object) -> str:
 
 
 def _network(value: object) -> str:
+    text = _text(value)
     try:
-        return str(ipaddress.ip_network(_text(value)))
+        network = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ValueError("expected an IP address or a network such as 10.0.0.0/8") from None
+    if network.network_address != ipaddress.ip_interface(text).ip:
+        raise ValueError(f"'{values.shorten(text)}' is an address inside of a network; write {network}")
+    return str(network)
 
 
 def _bytes(value: object) -> bytes:
