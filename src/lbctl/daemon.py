@@ -207,7 +207,9 @@ class Service:
         self._close_all.close()
 
 
-def serve(config: Config | Loaded, *, started: Started | None = None) -> ExitCode:
+def serve(
+    config: Config | Loaded, *, started: Started | None = None, exiting: bool = False
+) -> ExitCode:
     """Runs a configuration until a signal ends it. Call on the main thread.
 
     SIGTERM and SIGINT stop accepting and let open connections finish, for `node.drain_timeout` at most;
@@ -217,6 +219,7 @@ def serve(config: Config | Loaded, *, started: Started | None = None) -> ExitCod
     Args:
         config: from `lbctl.config.read`, `load` or `build`.
         started: called when all ports are open.
+        exiting: the process ends after this, so signals that come later do nothing.
 
     Returns:
         The exit code: OK whether connections finished or were ended, FAILED when a worker hangs.
@@ -226,7 +229,7 @@ def serve(config: Config | Loaded, *, started: Started | None = None) -> ExitCod
         ValueError: this is not the main thread.
     """
     _occupy_standard_descriptors()
-    with Signals(*_STOPPING, signal.SIGHUP) as signals:
+    with Signals(*_STOPPING, signal.SIGHUP, restore=not exiting) as signals:
         service = Service(config)
         service.start(started)
         systemd.notify("READY=1")

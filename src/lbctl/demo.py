@@ -50,7 +50,7 @@ def run(why: str) -> ExitCode:
             return _banner(service, certs, why)
 
         try:
-            return daemon.serve(config, started=started)
+            return daemon.serve(config, started=started, exiting=True)
         except CannotListen as error:
             raise LbctlError(f"the demo cannot start: {error}") from None
 

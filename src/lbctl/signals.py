@@ -20,10 +20,12 @@ class Signals:
 
     Args:
         numbers: the signals.
+        restore: whether leaving gives them back to whoever had them. Else they do nothing from then on: one
+            more must not kill a process that has finished and is about to say so.
     """
 
-    def __init__(self, *numbers: signal.Signals) -> None:
-        self._numbers = numbers
+    def __init__(self, *numbers: signal.Signals, restore: bool = True) -> None:
+        self._numbers, self._restore = numbers, restore
 
     def __enter__(self) -> Self:
         self._reader, self._writer = socket.socketpair()
@@ -41,7 +43,8 @@ class Signals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._old.items():
-            signal.signal(number, handler)
+            # Not a handler that does nothing: at its end the interpreter would take that away.
+            signal.signal(number, handler if self._restore else signal.SIG_IGN)
         signal.set_wakeup_fd(self._old_fd)
         self._close()
 

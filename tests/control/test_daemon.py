@@ -345,6 +345,17 @@ def test_refusals_above_the_rate_are_summed(tmp_path: Path, pki: Pki, config: di
 # ---- stop ----------------------------------------------------------------------------------------
 
 
+def test_a_signal_after_the_end_does_not_kill(tmp_path: Path, config: dict[str, Any]) -> None:
+    """A supervisor that is impatient must not make a failure of a good end."""
+    with Daemon(tmp_path, config) as daemon:
+        daemon.port()
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_event("stopped")
+        while daemon.process.poll() is None:
+            daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+
+
 def test_a_stop_lets_open_connections_finish(tmp_path: Path, pki: Pki, config: dict[str, Any]) -> None:
     with Daemon(tmp_path, config) as daemon:
         port = daemon.port()

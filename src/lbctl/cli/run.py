@@ -43,7 +43,7 @@ def run(
     if dry_run:
         _show_plan(loaded)
         return
-    ctx.exit(daemon.serve(loaded))
+    ctx.exit(daemon.serve(loaded, exiting=True))
 
 
 def _run_demo(wanted: bool, dry_run: bool, sets: tuple[str, ...]) -> int:
