@@ -39,6 +39,7 @@ from lbcore.parts.cells cimport (
 )
 from lbcore.parts.chunks cimport chunk_append, chunk_give, chunk_pool_fini
 from lbcore.parts.der cimport der_fit_for_client, der_serial
+from lbcore.parts.early cimport early_drop
 from lbcore.parts.health cimport (
     UPSTREAM_DOWN,
     UPSTREAM_DRAINING,
@@ -1224,6 +1225,7 @@ cdef class Loop:
         if self.worker != NULL:
             for i in range(self.worker.slab.next_index):
                 leg_drop(self.worker, &slab_slot(&self.worker.slab, i).upstream)
+                early_drop(slab_slot(&self.worker.slab, i), self.worker)
             chunk_pool_fini(&self.worker.chunks)
             slab_fini(&self.worker.slab)
             linux.close(self.worker.epoll_fd)
@@ -1252,6 +1254,7 @@ cdef class Loop:
         poller_remove(self.worker.epoll_fd, conn.client.fd)
         poller_remove(self.worker.epoll_fd, conn.upstream.fd)
         leg_drop(self.worker, &conn.upstream)
+        early_drop(conn, self.worker)
         slab_give(&self.worker.slab, conn)
 
     def doom(self, uint32_t index):
