@@ -445,6 +445,7 @@ def test_a_client_keeps_its_upstream(balance: MakeBalancer, keep: Keep, pki: Pki
     server.mark_down()
     with connect(pki, lb.port) as client:
         client.echo(b"elsewhere")
+    lb.records.wait(4, client="alice")  # or that of another worker might come first
     server.mark_up()
     with connect(pki, lb.port) as client:
         client.echo(b"back")
