@@ -45,8 +45,10 @@ class CertificateEnds:
 
     def admitted(self, client: str, peer: PeerCertificate) -> None:
         """A client was let in with that certificate."""
+        with self._lock:
+            known = self._clients.get((client, peer.serial))
         try:
-            ends = peer.not_after
+            ends = known or peer.not_after  # parsed once, not for each verdict
         except ValueError:
             return  # it was verified, and yet its date cannot be read: there is nothing to say
         with self._lock:

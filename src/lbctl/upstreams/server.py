@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import lbcore
-from lbctl.config.model import App, Upstream
+from lbctl.config.model import ActiveHealth, App, Upstream
 from lbctl.health import CheckSettings, CheckTLS
 
 # What a health check says first where upstreams expect a PROXY header: it is the balancer itself that
@@ -40,11 +40,8 @@ def _name(upstream: Upstream) -> str | None:
     return upstream.dns.removesuffix(".") if upstream.dns is not None else None
 
 
-def check(app: App, upstream: Upstream) -> CheckSettings | None:
-    """How to check it, or None."""
-    active = app.health.active
-    if active is None:
-        return None
+def check(app: App, active: ActiveHealth, upstream: Upstream) -> CheckSettings:
+    """How to check it."""
     tls = None
     if active.type == "tls" and app.upstream_tls is not None:  # a configuration without it does not load
         settings = app.upstream_tls

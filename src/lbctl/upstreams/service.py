@@ -40,8 +40,8 @@ class Upstreams:
         self._pools, self._say = pools, say
         self._watch = Watch(say, alert)
         self._names = {(pool.name, index): name for pool in pools.values() for index, name in pool.names()}
-        self._checked = {pool.name for pool in pools.values() if pool.app.health.active is not None}
-        self._checker = Checker(self._on_result) if self._checked else None
+        checked = any(pool.app.health.active is not None for pool in pools.values())
+        self._checker = Checker(self._on_result) if checked else None
         self._resolver = self._make_resolver(name_servers) if self._names else None
         self._taking = threading.Lock()  # one answer at a time
         self._unfinished: dict[Key, tuple[Sequence[Found], str]] = {}  # and what was told of it
@@ -141,19 +141,18 @@ class Upstreams:
 
     def _retarget(self, pool: Pool) -> None:
         """Checks those that are wanted, and no others."""
-        if self._checker is None or pool.name not in self._checked:
+        if self._checker is None or pool.app.health.active is None:
             return
         with self._changing:
             targets = self._targets.setdefault(pool.name, {})
             wanted = {address: index for index, address in pool.wanted()}
             for address in [address for address in targets if address not in wanted]:
                 self._checker.remove(targets.pop(address))
-            for address, index in wanted.items():
-                settings = check(pool.app, pool.app.upstreams[index])
-                if address not in targets and settings is not None:
-                    target = Target(pool.name, address, settings)
-                    self._checker.add(target)
-                    targets[address] = target
+            for address in [address for address in wanted if address not in targets]:
+                settings = check(pool.app, pool.app.health.active, pool.app.upstreams[wanted[address]])
+                target = Target(pool.name, address, settings)
+                self._checker.add(target)
+                targets[address] = target
 
     def _on_result(self, target: Target, result: Result) -> None:
         self._watch.checked(
