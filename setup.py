@@ -36,6 +36,7 @@ MODULES = [
     "lbcore.application",
     "lbcore.from_core",
     "lbcore.policy_service",
+    "lbcore.record_lines",
     "lbcore.record_service",
     "lbcore.submission_service",
     "lbcore.simulation",

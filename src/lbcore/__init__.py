@@ -22,7 +22,7 @@ from lbcore.engine import Engine, Listener
 from lbcore.limit_values import Admission, LimitClass
 from lbcore.limits import RateLimitManager
 from lbcore.peer import PeerCertificate, PolicyClient, Undecided, Verdict
-from lbcore.records import Record
+from lbcore.records import Record, RecordLines
 from lbcore.settings import ServerTLS, UpstreamTLS
 from lbcore.simulation import SimulatedConnection, Simulation
 from lbcore.tls_engines import tls_engines
@@ -42,6 +42,7 @@ __all__ = [
     "PolicyClient",
     "RateLimitManager",
     "Record",
+    "RecordLines",
     "ServerTLS",
     "SimulatedConnection",
     "Simulation",

@@ -8,7 +8,7 @@ from lbcore.application import Application
 from lbcore.authorizers import Authorizer
 from lbcore.limit_values import LimitClass
 from lbcore.peer import PolicyClient
-from lbcore.records import Record
+from lbcore.records import Record, RecordLines
 from lbcore.settings import ServerTLS
 from lbcore.stats import EngineStats, OpenConnection, State
 
@@ -35,6 +35,7 @@ class Engine:
         authorize_threads: int = 4,
         tls_engine: str = "auto",
         on_records: Callable[[Sequence[Record]], object] | None = None,
+        record_lines: RecordLines | None = None,
     ) -> None: ...
     @property
     def workers(self) -> int: ...

@@ -26,6 +26,7 @@ from lbcore.handover import handing_over
 from lbcore.host import CONNECTIONS_MAX, pipes_allowed, room_for, wait_readable
 from lbcore.limit_values import LimitClass
 from lbcore.peer import PolicyClient
+from lbcore.records import RecordLines
 from lbcore.settings import ServerTLS
 from lbcore.source_limits import SourceLimits
 
@@ -172,6 +173,8 @@ cdef class Engine:
         authorize_threads: sync authorizers that run at once.
         tls_engine: ``"auto"`` or a name from ``tls_engines()``.
         on_records: called with a list of Record on the engine's record thread; None: no records.
+        record_lines: where finished connections go as lines of JSON, a RecordLines; None: they are records
+            like all others.
 
     Attributes:
         workers: how many there are.
@@ -237,6 +240,7 @@ cdef class Engine:
         authorize_threads=4,
         tls_engine="auto",
         on_records=None,
+        record_lines=None,
     ):
         if self.state is not None:
             raise RuntimeError("Engine: already made")
@@ -257,8 +261,10 @@ cdef class Engine:
         self.tls = engines_find(tls_engine)
         if on_records is not None and not callable(on_records):
             raise TypeError(f"on_records: a callable or None, not {on_records!r}")
+        if record_lines is not None and not isinstance(record_lines, RecordLines):
+            raise TypeError(f"record_lines: a RecordLines or None, not {record_lines!r}")
         self.tls_engine = self.tls.name.decode()
-        self.node.records_wanted = on_records is not None
+        self.node.records_wanted = on_records is not None or record_lines is not None
         self.lock = threading.RLock()
         self.stop_lock = threading.Lock()
         self.abort = threading.Event()
@@ -269,7 +275,7 @@ cdef class Engine:
         boot = f"{time.time_ns() // 1000000:x}{secrets.randbits(16):04x}"
         strcpy(self.node.boot, <bytes>boot.encode())
         self.policy = PolicyService()
-        self.records = RecordService(on_records, boot, self.app_names)
+        self.records = RecordService(on_records, record_lines, boot, self.app_names)
         self.submissions = SubmissionService(self.policy, self.records)
         self.state = "new"
 

@@ -33,7 +33,8 @@ cdef object show_serial(const uint8_t *serial, uint8_t length):
 
 
 cdef object milliseconds(uint64_t ns):
-    return None if ns == 0 else round(ns / 1e6, 3)
+    """To the microsecond, in whole numbers, as `record_lines` writes them."""
+    return (ns + 500) // 1000 / 1000
 
 
 cdef object read_record(const record_t *entry, str boot, dict apps):
@@ -50,16 +51,16 @@ cdef object read_record(const record_t *entry, str boot, dict apps):
         (<const char *>entry.leaf)[:entry.leaf_length] if entry.leaf != NULL else None,
         entry.claimed,
         scope_name(entry.scope),
-        milliseconds(entry.waited_ns),
+        milliseconds(entry.waited_ns) if entry.waited_ns else None,
         REASONS[<int>entry.would_deny] if entry.would_deny else None,
         "TLSv1.3" if entry.tls else None,
         (<bytes>entry.cipher).decode() if entry.cipher != NULL else None,
         (<bytes>entry.tls_error).decode() if entry.tls_error != NULL else None,
         show_name(entry.upstream),
         entry.attempts,
-        milliseconds(entry.handshake_ns),
-        milliseconds(entry.connect_ns),
-        round(entry.duration_ns / 1e6, 3),
+        milliseconds(entry.handshake_ns) if entry.handshake_ns else None,
+        milliseconds(entry.connect_ns) if entry.connect_ns else None,
+        milliseconds(entry.duration_ns),
         entry.bytes_in,
         entry.bytes_out,
         entry.sys_errno,

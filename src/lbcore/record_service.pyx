@@ -1,4 +1,4 @@
-"""Empties the workers' record rings into `on_records`, in batches, on a thread of its own."""
+"""Empties the workers' record rings into lines and `on_records`, in batches, on a thread of its own."""
 
 import logging
 import select
@@ -10,6 +10,7 @@ from libc.stdlib cimport free
 from lbcore.from_core cimport read_record
 from lbcore.parts.cells cimport name_unref
 from lbcore.parts.rings cimport ring_awake, ring_may_sleep, ring_pop, ring_wake
+from lbcore.record_lines cimport LineBuffer
 from lbcore.structs cimport record_t
 from lbcore.sys.atomics cimport word_write
 
@@ -19,17 +20,19 @@ PAUSE = 0.1                      # seconds to gather a batch in: each wake-up co
 
 
 cdef class RecordService:
-    """Made with the engine, started and closed by it. `on_records` None: no records, no thread."""
+    """Made with the engine, started and closed by it. Without `on_records` and `lines` there is no thread."""
 
-    def __init__(self, on_records, boot, app_names):
+    def __init__(self, on_records, lines, boot, app_names):
         self.on_records = on_records
+        self.lines = None if lines is None else LineBuffer(lines)
         self.boot = boot
+        self.boot_text = boot.encode()
         self.app_names = app_names
         self.stopping = threading.Event()
 
     cdef start(self, node_t *node):
         self.node = node
-        if self.on_records is not None:
+        if self.on_records is not None or self.lines is not None:
             self.thread = threading.Thread(target=self._serve, name="lbcore-records", daemon=True)
             self.thread.start()
 
@@ -58,9 +61,9 @@ cdef class RecordService:
             stopping = self.stopping.is_set()
             batch = []
             for i in range(self.node.worker_count):
-                self._drain(self.node.workers[i], batch)
-            if batch:
-                self._deliver(batch)
+                batch = self._drain(self.node.workers[i], batch)
+            self._deliver(batch)
+            self._write_lines()
             if stopping:
                 return
             self._sleep(poll)
@@ -77,19 +80,44 @@ cdef class RecordService:
         self.stopping.wait(PAUSE)
 
     def _deliver(self, batch):
+        if not batch or self.on_records is None:
+            return
         try:
             self.on_records(batch)
         except BaseException:            # SystemExit too: the records after it are wanted
             LOG.exception("on_records failed; %d records are lost", len(batch))
 
-    cdef _drain(self, worker_t *worker, list batch):
+    def _write_lines(self):
+        if self.lines is None:
+            return
+        try:
+            self.lines.flush()
+        except BaseException:
+            LOG.exception("record_lines.write failed; some records are lost")
+
+    cdef list _drain(self, worker_t *worker, list batch):
+        """Records that came after a line wait until it is written, and the other way round."""
         cdef record_t entry
         while ring_pop(&worker.records, &entry):
             try:
-                batch.append(read_record(&entry, self.boot, self.app_names))
+                if self._take_line(&entry):
+                    if batch:
+                        self._deliver(batch)
+                        batch = []
+                else:
+                    self._write_lines()
+                    batch.append(read_record(&entry, self.boot, self.app_names))
             except Exception:
                 LOG.exception("a record could not be read")
             finally:
                 name_unref(entry.client)
                 name_unref(entry.upstream)
                 free(entry.leaf)
+        return batch
+
+    cdef bint _take_line(self, const record_t *entry) except -1:
+        if self.lines is None:
+            return False
+        if self.lines.is_full():
+            self._write_lines()
+        return self.lines.take(entry, self.boot_text, self.app_names.get(entry.app_id))

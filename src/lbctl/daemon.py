@@ -106,6 +106,7 @@ class Service:
                 limiters,
                 self.journal.event,
                 self._certificates.admitted,
+                self.journal.record_lines,
             )
             if state is not None:
                 undo.callback(state.close)  # after the engine: what it counted last is in it

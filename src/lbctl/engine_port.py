@@ -111,6 +111,7 @@ class EnginePort:
         limiters: of that configuration; new ones by default.
         say: gets events of the client store; nobody hears of them by default.
         admitted: hears of every client that is let in, on a thread of the engine; nobody does by default.
+        record_lines: where finished connections go, instead of `on_records`.
 
     Attributes:
         pools: the servers of each app.
@@ -128,6 +129,7 @@ class EnginePort:
         limiters: Limiters | None = None,
         say: Callable[..., None] = _say_nothing,
         admitted: Callable[[str, lbcore.PeerCertificate], None] | None = None,
+        record_lines: lbcore.RecordLines | None = None,
     ) -> None:
         self._config = config
         self._rules = Rules(config)
@@ -147,6 +149,7 @@ class EnginePort:
                 authorize_timeout=config.authorize_timeout,
                 tls_engine=config.tls.engine if config.tls else "auto",
                 on_records=on_records,
+                record_lines=record_lines,
             )
             if not self._rules.elsewhere:  # the table refuses whoever is not in it
                 self._engine.set_policy(self._rules.policy_clients())

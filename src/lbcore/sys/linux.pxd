@@ -33,6 +33,10 @@ cdef extern from "time.h" nogil:
         long tv_nsec
     int CLOCK_MONOTONIC, CLOCK_REALTIME
     int clock_gettime(int clock, timespec *now)
+    struct tm:
+        pass
+    tm *gmtime_r(const int64_t *seconds, tm *out)      # time_t
+    size_t strftime(char *out, size_t room, const char *format, const tm *when)
 
 cdef extern from "unistd.h" nogil:
     int close(int fd)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lbcore import Record
+from lbcore import Record, RecordLines
 from lbctl.config.model import Config
 from lbctl.logs import lines, records
 from lbctl.logs.sums import WINDOW, DenySums, Key
@@ -46,6 +46,12 @@ class Journal:
         self._stderr, self._access = stderr, access
         self._format_event = lines.pretty if pretty else as_json
         self._format_record = as_json if access is not None else self._format_event
+        #: How the engine writes finished connections by itself; None: it hands all of them over, as records.
+        self.record_lines = (
+            RecordLines(self._put_whole, config.node.name, config.logging.access.sample)
+            if self._format_record is as_json
+            else None
+        )
         self._rules = Rules(config)
         self._wall, self._monotonic = wall, monotonic
         self._lock = threading.Lock()
@@ -155,6 +161,9 @@ class Journal:
     def _put(self, written: list[str]) -> None:
         if written:
             (self._access or self._stderr).put(*written)
+
+    def _put_whole(self, lines: bytes) -> None:
+        (self._access or self._stderr).put_whole(lines)
 
 
 def _key(event: str, record: Record) -> Key:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 
 from lbctl.logs.sinks import Sink
 
@@ -51,11 +52,17 @@ class LineWriter:
 
     def put(self, *lines: str) -> None:
         """Takes whole lines, each without its end. Line breaks inside are the caller's to escape."""
+        self._take(line.encode("utf-8", "backslashreplace") + b"\n" for line in lines)
+
+    def put_whole(self, data: bytes) -> None:
+        """Takes whole lines as they are written; all of them or none."""
+        self._take((data,))
+
+    def _take(self, pieces: Iterable[bytes]) -> None:
         with self._changed:
-            for line in lines:
-                data = line.encode("utf-8", "backslashreplace") + b"\n"
+            for data in pieces:
                 if self._give_up_at is not None or self._bytes + len(data) > self._backlog_max:
-                    self._lost += 1
+                    self._lost += data.count(b"\n")
                     continue
                 self._waiting.append(data)
                 self._bytes += len(data)
@@ -88,18 +95,18 @@ class LineWriter:
                 self._torn = not data[:done].endswith(b"\n")
             with self._changed:
                 self._bytes -= len(data)
-                self._lost += len(batch) - data.count(b"\n", 0, done)
+                self._lost += data.count(b"\n", done)
                 self._problem = problem
         self._sink.close()
 
     def _next_batch(self) -> list[bytes]:
-        """Some lines, as soon as there are any; none at the end."""
+        """Some pieces of whole lines, as soon as there are any; none at the end."""
         with self._changed:
             if self._problem is not None:  # a full disk is not asked thousands of times a second
                 self._changed.wait_for(lambda: self._give_up_at is not None, _RETRY)
             self._changed.wait_for(lambda: self._waiting or self._give_up_at is not None)
             if self._gave_up():
-                self._lost += len(self._waiting)
+                self._lost += sum(data.count(b"\n") for data in self._waiting)
                 self._waiting.clear()
             batch: list[bytes] = []
             size = 0
