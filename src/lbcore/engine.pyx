@@ -53,7 +53,7 @@ from lbcore.parts.rings cimport (
     ring_wake,
 )
 from lbcore.parts.slab cimport slab_slot
-from lbcore.parts.sockets cimport socket_tune
+from lbcore.parts.sockets cimport socket_keep_alive, socket_tune
 from lbcore.structs cimport (
     LINGERING_MAX,
     MESSAGE_ORDER,
@@ -549,7 +549,8 @@ cdef class Engine:
             application.prepare(self.tls)
             sock = bound_socket(address)
             try:
-                socket_tune(sock.fileno(), application.cell.keepalive_s)
+                socket_tune(sock.fileno())
+                socket_keep_alive(sock.fileno(), application.cell.keepalive_s)
                 start_listening(sock, address)
                 if tls is not None:
                     generation = make_tls(self.tls, tls)

@@ -294,6 +294,7 @@ cdef enum leg_flag_t:
     LEG_NOTIFIED = 256           # close_notify was written; the FIN follows when all is sent
     LEG_GARBLED = 512            # its TLS could not be read any further
     LEG_SHRUNK = 1024            # its TLS state has given back what an idle one does not need
+    LEG_KEPT_ALIVE = 2048        # its socket notices a peer that has vanished
 
 
 cdef struct leg_t:               # one side of a connection; the worker's

@@ -16,7 +16,7 @@ from lbcore.from_core cimport read_record
 from lbcore.limits cimport RateLimitManager
 from lbcore.parts.cells cimport app_ref, limiter_ref, listener_new, listener_ref, listener_unref
 from lbcore.parts.rings cimport ring_push, ring_wake
-from lbcore.parts.sockets cimport socket_tune
+from lbcore.parts.sockets cimport socket_keep_alive, socket_tune
 from lbcore.parts.submissions cimport (
     completion_free,
     completion_new,
@@ -130,7 +130,8 @@ cdef class SubmissionService:
             submission.id = counter_next(&self.node.next_id) + 1
             name = submission.id
             os.set_blocking(fd, False)
-            socket_tune(fd, application.cell.keepalive_s)
+            socket_tune(fd)
+            socket_keep_alive(fd, application.cell.keepalive_s)
             worker = self._send(&message, on_done)
         except BaseException:
             submission_free(submission)

@@ -88,7 +88,13 @@ from lbcore.parts.rings cimport (
 from lbcore.parts.opening cimport window_new
 from lbcore.parts.scopes cimport scopes_add
 from lbcore.parts.slab cimport slab_find, slab_fini, slab_give, slab_init, slab_slot, slab_take
-from lbcore.parts.sockets cimport socket_error, socket_tune, socket_unacknowledged, socket_will_reset
+from lbcore.parts.sockets cimport (
+    socket_error,
+    socket_keep_alive,
+    socket_tune,
+    socket_unacknowledged,
+    socket_will_reset,
+)
 from lbcore.parts.strangers cimport stranger_enter, stranger_leave
 from lbcore.parts.timers cimport timer_arm, timer_disarm, timer_expired, timer_wait_ms, wheel_init
 from lbcore.parts.verdicts cimport verdict_hash, verdicts_clear, verdicts_find, verdicts_insert
@@ -1138,7 +1144,7 @@ cdef class Interest:
 
 def tune(int fd, uint32_t keepalive_s):
     """0 or an errno."""
-    return socket_tune(fd, keepalive_s)
+    return socket_tune(fd) or socket_keep_alive(fd, keepalive_s)
 
 
 def will_reset(int fd):

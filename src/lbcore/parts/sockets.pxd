@@ -3,7 +3,10 @@
 from libc.stdint cimport uint32_t
 
 # 0 or an errno.
-cdef int socket_tune(int fd, uint32_t keepalive_s) noexcept nogil
+cdef int socket_tune(int fd) noexcept nogil
+# The same; 0 seconds: no keep-alive.
+cdef int socket_keep_alive(int fd, uint32_t keepalive_s) noexcept nogil
+cdef bint socket_is_connected(int fd) noexcept nogil
 # The next close sends RST and forgets what is unsent.
 cdef void socket_will_reset(int fd) noexcept nogil
 # Bytes the peer has not acknowledged.

@@ -17,12 +17,15 @@ from lbcore.sys.linux cimport (
     TCP_NODELAY,
     TCP_USER_TIMEOUT,
     errno,
+    getpeername,
     getsockopt,
     ioctl,
     linger,
     poll,
     pollfd,
     setsockopt,
+    sockaddr,
+    sockaddr_in6,
     socklen_t,
 )
 
@@ -35,22 +38,34 @@ cdef int set_option(int fd, int level, int option, int value) noexcept nogil:
     return 0 if setsockopt(fd, level, option, &value, sizeof(value)) == 0 else errno
 
 
-cdef int socket_tune(int fd, uint32_t keepalive_s) noexcept nogil:
-    """No delay for small writes; a peer that vanished is noticed by keep-alive when nothing is sent and
-    by the user timeout (RFC 5482) when something is; with that one set, the number of probes counts for
-    nothing (tcp(7)). On a listening socket, every accepted one inherits all of it, which spares five
-    system calls a connection."""
-    cdef int problem = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
-    if problem == 0 and keepalive_s > 0:
-        problem = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
-        if problem == 0:
-            problem = set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, <int>keepalive_s)
-        if problem == 0:
-            problem = set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, PROBE_INTERVAL_S)
-        if problem == 0:
-            problem = set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
-                                 <int>(keepalive_s + PROBES * PROBE_INTERVAL_S) * 1000)
+cdef int socket_tune(int fd) noexcept nogil:
+    """No delay for small writes."""
+    return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
+
+
+cdef int socket_keep_alive(int fd, uint32_t keepalive_s) noexcept nogil:
+    """A peer that vanished is noticed by keep-alive when nothing is sent and by the user timeout (RFC 5482)
+    when something is; with that one set, the number of probes counts for nothing (tcp(7)). On a listening
+    socket, every accepted one inherits it, which spares four system calls a connection."""
+    cdef int problem
+    if keepalive_s == 0:
+        return 0
+    problem = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
+    if problem == 0:
+        problem = set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, <int>keepalive_s)
+    if problem == 0:
+        problem = set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, PROBE_INTERVAL_S)
+    if problem == 0:
+        problem = set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
+                             <int>(keepalive_s + PROBES * PROBE_INTERVAL_S) * 1000)
     return problem
+
+
+cdef bint socket_is_connected(int fd) noexcept nogil:
+    """Whether a dial that is in progress has succeeded: getpeername(2), the cheapest question to a socket."""
+    cdef sockaddr_in6 peer
+    cdef socklen_t length = sizeof(peer)
+    return getpeername(fd, <sockaddr *>&peer, &length) == 0
 
 
 cdef void socket_will_reset(int fd) noexcept nogil:

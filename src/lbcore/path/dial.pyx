@@ -23,7 +23,7 @@ from lbcore.parts.health cimport health_dialled, health_failed
 from lbcore.parts.legs cimport leg_decrypt, leg_flush, leg_io, leg_put, leg_put_payload
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.proxy_out cimport proxy_write
-from lbcore.parts.sockets cimport socket_error, socket_tune
+from lbcore.parts.sockets cimport socket_error, socket_is_connected, socket_tune
 from lbcore.parts.timers cimport timer_arm, timer_disarm
 from lbcore.structs cimport (
     BATCH_MIN,
@@ -82,7 +82,7 @@ cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
     if conn.upstream.fd < 0:
         return ours(conn, worker, errno)
     if family_of(conn.picked) != AF_UNIX:
-        problem = socket_tune(conn.upstream.fd, conn.app.keepalive_s)
+        problem = socket_tune(conn.upstream.fd)
         if problem != 0:
             return ours(conn, worker, problem)
     if connect(conn.upstream.fd, <const sockaddr *>conn.picked.address, conn.picked.address_length) == 0:
@@ -92,6 +92,8 @@ cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
         return ours(conn, worker, problem)
     if problem != EINPROGRESS:
         return failed(conn, worker, REASON_CONNECT_FAILED, problem)
+    if socket_is_connected(conn.upstream.fd):
+        return connected(conn, worker)   # on this machine, the kernel has shaken hands by now
     problem = poller_want(worker.epoll_fd, conn, &conn.upstream, EPOLLOUT)
     if problem != 0:
         return ours(conn, worker, problem)

@@ -38,7 +38,7 @@ from lbcore.parts.early cimport early_deliver
 from lbcore.parts.legs cimport leg_drop, leg_flush, leg_notify
 from lbcore.parts.pacing cimport pacing_may_read, pacing_return
 from lbcore.parts.poller cimport poller_want
-from lbcore.parts.sockets cimport socket_error, socket_unacknowledged
+from lbcore.parts.sockets cimport socket_error, socket_keep_alive, socket_unacknowledged
 from lbcore.parts.timers cimport timer_arm
 from lbcore.path.move cimport move_bytes, move_out_of_pipe, move_pending
 from lbcore.structs cimport (
@@ -48,6 +48,7 @@ from lbcore.structs cimport (
     LEG_FINISHED,
     LEG_GARBLED,
     LEG_HUNG_UP,
+    LEG_KEPT_ALIVE,
     LEG_NOTIFIED,
     LEG_READABLE,
     LEG_SHRUNK,
@@ -55,7 +56,7 @@ from lbcore.structs cimport (
     leg_t,
 )
 from lbcore.sys.atomics cimport counter_add
-from lbcore.sys.linux cimport ENOMEM, EPOLLIN, EPOLLOUT, EPOLLRDHUP, SHUT_WR, shutdown
+from lbcore.sys.linux cimport AF_UNIX, ENOMEM, EPOLLIN, EPOLLOUT, EPOLLRDHUP, SHUT_WR, shutdown, sockaddr
 
 cdef enum:
     NEVER_NS = 0x7fffffffffffffff
@@ -211,7 +212,8 @@ cdef void pass_on_end(conn_t *conn, worker_t *worker, leg_t *source, leg_t *targ
             return
         if target.out != NULL:
             return
-    shutdown(target.fd, SHUT_WR)
+    if not (target.flags & LEG_ENDED and source.flags & LEG_FINISHED):
+        shutdown(target.fd, SHUT_WR)     # else all is done, and it is closed at once, which says so too
     target.flags |= LEG_FINISHED
     conn.active_ns = worker.now_ns
     timer_arm(&worker.wheel, conn, look_ns(conn))
@@ -280,6 +282,7 @@ cdef step_t look_at_clock(conn_t *conn, worker_t *worker) noexcept nogil:
         return end_now(conn, REASON_MAX_LIFETIME)
     if conn.leaves_ns != 0 and conn.leaves_ns <= worker.now_ns:
         return end_now(conn, conn.leaves_for)
+    keep_alive(conn)
     resume(conn, worker, &conn.client)
     resume(conn, worker, &conn.upstream)
     if conn.active_ns + patience_ns(conn) <= worker.now_ns and not is_paused(conn):
@@ -289,6 +292,15 @@ cdef step_t look_at_clock(conn_t *conn, worker_t *worker) noexcept nogil:
             return STEP_CLOSE
     timer_arm(&worker.wheel, conn, look_ns(conn))
     return STEP_WAIT
+
+
+cdef void keep_alive(conn_t *conn) noexcept nogil:
+    """A peer can vanish unnoticed only while nothing is sent, so this waits for the first look at the clock: most
+    connections are over by then, and it is four system calls."""
+    if conn.upstream.flags & LEG_KEPT_ALIVE == 0:
+        conn.upstream.flags |= LEG_KEPT_ALIVE
+        if (<const sockaddr *>conn.picked.address).sa_family != AF_UNIX:
+            socket_keep_alive(conn.upstream.fd, conn.app.keepalive_s)
 
 
 cdef bint is_paused(conn_t *conn) noexcept nogil:
