@@ -34,7 +34,7 @@ cdef object show_serial(const uint8_t *serial, uint8_t length):
 
 cdef object milliseconds(uint64_t ns):
     """To the microsecond, in whole numbers, as `record_lines` writes them."""
-    return (ns + 500) // 1000 / 1000
+    return <double>((ns + 500) // 1000) / 1000
 
 
 cdef object read_record(const record_t *entry, str boot, dict apps):

@@ -1,9 +1,9 @@
 """Finished connections as lines of JSON, without a Python object for each.
 
-A line costs half a microsecond here and fifteen where Python puts it together, which is a quarter of all that
-a short plaintext connection costs. So the usual connection, which was forwarded and ended without an error, is
-written here; whoever was refused, held back or cut off by a system error is left to `on_records`, where there is
-more to say. Both write the same line: tests compare them.
+A line costs half a microsecond here and fifteen where Python puts it together, which was a quarter of all
+that a short plaintext connection cost. So the usual connection, which was forwarded and ended without an
+error, is written here; whoever was refused, held back or cut off by a system error is left to `on_records`,
+where there is more to say. Both write the same line: tests compare them.
 """
 
 import json

@@ -70,9 +70,9 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordLines:
-    """Where finished connections go as JSON, one line each (``{"v":1,"ts":…,"event":"conn.close",…}``), instead
-    of as a `Record`. The core writes these lines itself, at a thirtieth of what a Record and its text cost. Refusals,
-    and what a limit or a system error had a part in, still come as a Record.
+    """Where finished connections go as JSON, one line each (``{"v":1,"ts":…,"event":"conn.close",…}``),
+    instead of as a `Record`. The core writes these lines itself, for a small part of what a Record and its
+    text cost. Refusals, and what a limit or a system error had a part in, still come as a Record.
 
     Attributes:
         write: called with whole lines, as bytes, on the engine's record thread; in the order of the records.

@@ -10,8 +10,18 @@ from libc.stdlib cimport calloc, free, malloc
 
 from lbcore.codes import REASONS
 
-from lbcore.from_core cimport show_address
-from lbcore.codes cimport ENDING_CLEAN, ENDING_CLOSE, ENDING_RESET, STAGE_DIAL, reason_ending, reason_t
+from lbcore.from_core cimport read_record, show_address
+from lbcore.codes cimport (
+    ENDING_CLEAN,
+    ENDING_CLOSE,
+    ENDING_RESET,
+    STAGE_DIAL,
+    STAGE_FORWARD,
+    reason_ending,
+    reason_t,
+)
+from lbcore.record_lines cimport LineBuffer
+from lbcore.to_core cimport make_name
 from lbcore.parts.balance cimport (
     balance_give,
     balance_hash,
@@ -124,6 +134,7 @@ from lbcore.structs cimport (
     policy_t,
     record_t,
     ring_t,
+    scope_t,
     slab_t,
     upstream_t,
     verdict_t,
@@ -1324,3 +1335,48 @@ def gauge_places():
         "worker.inbox.head": <uintptr_t>&worker.worker.inbox.head,
         "worker.records.tail": <uintptr_t>&worker.worker.records.tail,
     }
+
+
+# ---- records ---------------------------------------------------------------------------------------
+
+def record_line(settings, str boot, str app, bytes source, *, reason, client=None, serial=b"", cipher=None,
+                upstream=None, error=None, **numbers):
+    """What becomes of one record: whether the core wrote a line of it, and the Record that Python reads.
+
+    `source` is a sockaddr_in or sockaddr_in6; `cipher` and `error` are bytes that outlive the call."""
+    cdef record_t entry
+    cdef LineBuffer lines = LineBuffer(settings)
+    cdef bint taken
+    memset(&entry, 0, sizeof(entry))
+    entry.app_id = 1
+    entry.reason = <reason_t><int>REASONS.index(reason)
+    entry.stage = STAGE_FORWARD
+    entry.id = numbers.get("id", 1)
+    entry.worker = numbers.get("worker", 0)
+    entry.wall_ns = numbers.get("wall_ns", 0)
+    entry.handshake_ns = numbers.get("handshake_ns", 0)
+    entry.connect_ns = numbers.get("connect_ns", 0)
+    entry.duration_ns = numbers.get("duration_ns", 0)
+    entry.waited_ns = numbers.get("waited_ns", 0)
+    entry.would_deny = <reason_t><int>numbers.get("would_deny", 0)
+    entry.scope = <scope_t><int>numbers.get("scope", 0)
+    entry.bytes_in = numbers.get("bytes_in", 0)
+    entry.bytes_out = numbers.get("bytes_out", 0)
+    entry.attempts = numbers.get("attempts", 1)
+    entry.sys_errno = numbers.get("sys_errno", 0)
+    entry.forwarded = numbers.get("forwarded", True)
+    entry.tls = cipher is not None
+    entry.cipher = <const char *>cipher if cipher is not None else NULL
+    entry.tls_error = <const char *>error if error is not None else NULL
+    memcpy(&entry.source, <const char *>source, len(source))
+    memcpy(entry.serial, <const char *>serial, len(serial))
+    entry.serial_length = <uint8_t>len(serial)
+    entry.client = make_name(client) if client is not None else NULL
+    entry.upstream = make_name(upstream) if upstream is not None else NULL
+    try:
+        taken = lines.take(&entry, boot.encode(), app)
+        lines.flush()
+        return taken, read_record(&entry, boot, {1: app})
+    finally:
+        name_unref(entry.client)
+        name_unref(entry.upstream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Literal, assert_type
@@ -171,6 +172,7 @@ engine = lbcore.Engine(
     authorize_threads=4,
     tls_engine="s2n",
     on_records=write_down,
+    record_lines=lbcore.RecordLines(sys.stdout.buffer.write, "lb-1", 0.5),
 )
 assert_type(engine.workers, int)
 assert_type(engine.max_connections, int)

@@ -295,8 +295,8 @@ cdef step_t look_at_clock(conn_t *conn, worker_t *worker) noexcept nogil:
 
 
 cdef void keep_alive(conn_t *conn) noexcept nogil:
-    """A peer can vanish unnoticed only while nothing is sent, so this waits for the first look at the clock: most
-    connections are over by then, and it is four system calls."""
+    """A peer can vanish unnoticed only while nothing is sent, so this waits for the first look at the clock:
+    many connections are over by then, and it is four system calls."""
     if conn.upstream.flags & LEG_KEPT_ALIVE == 0:
         conn.upstream.flags |= LEG_KEPT_ALIVE
         if (<const sockaddr *>conn.picked.address).sa_family != AF_UNIX:
