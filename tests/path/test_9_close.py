@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import threading
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 from kit.balancer import Balancer, Stopwatch
@@ -135,6 +137,51 @@ def test_a_consumer_of_records_that_fails_harms_nobody(
         for _ in range(3):
             with connect(pki, lb.port) as client:
                 client.echo(b"x")
+            lb.wait_quiet()
+        wait_until(lambda: "the disk is full" in caplog.text, "it is logged")
+
+
+def test_lines_and_records_come_in_one_order(pki: Pki, upstream: Upstream) -> None:
+    """What was forwarded is a line, what was refused a record, however they follow each other."""
+    told: list[tuple[str, str]] = []
+
+    def take(batch: list[lbcore.Record]) -> None:
+        told.extend((record.event, record.id) for record in batch)
+
+    def write(lines: bytes) -> None:
+        for line in map(json.loads, lines.splitlines()):
+            told.append((line["event"], line["id"]))
+
+    options = {"workers": 1, "on_records": take, "record_lines": lbcore.RecordLines(write, "lb-1")}
+    expected = []
+    with Balancer(pki, upstream, engine=options) as lb:
+        for forwarded in (True, False, False, True, True, False):
+            if forwarded:
+                with connect(pki, lb.port) as client:
+                    client.echo(b"x")
+            else:
+                plain(lb.port).close()
+            lb.wait_quiet()
+            expected.append("conn.close" if forwarded else "conn.deny")
+        wait_until(lambda: len(told) == len(expected), "all are told")
+    assert [event for event, _ in told] == expected
+    numbers = [int(found.rpartition("-")[2]) for _, found in told]
+    assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize("on_records", [None, lambda batch: None], ids=["lines alone", "both"])
+def test_whoever_writes_lines_and_fails_harms_nobody(
+    pki: Pki, upstream: Upstream, caplog: pytest.LogCaptureFixture, on_records: Any
+) -> None:
+    def fail(lines: bytes) -> None:
+        raise RuntimeError("the disk is full")
+
+    options = {"on_records": on_records, "record_lines": lbcore.RecordLines(fail, "lb-1")}
+    with Balancer(pki, upstream, engine=options) as lb:
+        for _ in range(3):
+            with connect(pki, lb.port) as client:
+                client.echo(b"x")
+            plain(lb.port).close()
             lb.wait_quiet()
         wait_until(lambda: "the disk is full" in caplog.text, "it is logged")
 
