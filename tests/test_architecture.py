@@ -52,7 +52,10 @@ REASONS_BY_STAGE = {
 REASONS = [reason for reasons in REASONS_BY_STAGE.values() for reason in reasons.split()]
 
 # The core from the bottom up. A module knows what stands before it and nothing else.
-BOTTOM = ["lbcore.sys.atomics", "lbcore.sys.linux", "lbcore.codes", "lbcore.tls.engine", "lbcore.structs"]
+BOTTOM = [
+    "lbcore.sys.atomics", "lbcore.sys.linux", "lbcore.codes", "lbcore.tls.engine",
+    "lbcore.structs", "lbcore.parts.mapped", "lbcore.parts.mixing",
+]  # fmt: skip
 # What the workers run: nothing in it may touch a Python object,
 HOT = ("lbcore.sys.", "lbcore.codes", "lbcore.parts.", "lbcore.tls.", "lbcore.path.", "lbcore.worker")
 # but for what is called once, when the module is imported, by a Python thread.

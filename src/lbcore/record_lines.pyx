@@ -14,12 +14,12 @@ from libc.stdlib cimport free, malloc
 from lbcore.codes import REASONS
 
 from lbcore.codes cimport REASON_CLIENT_GONE
+from lbcore.parts.mapped cimport MAPPED_AT, is_mapped
 from lbcore.sys.linux cimport (
     AF_INET,
     AF_INET6,
     gmtime_r,
     inet_ntop,
-    memcmp,
     memcpy,
     ntohs,
     sockaddr_in,
@@ -39,7 +39,6 @@ cdef enum:
     TEXT_MAX = 256
 
 cdef const char *HEXADECIMAL = b"0123456789ABCDEF"
-cdef const char *MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"   # RFC 4291, 2.5.5.2
 
 
 cdef class LineBuffer:
@@ -237,8 +236,8 @@ cdef char *put_address(char *at, const sockaddr_in6 *address) noexcept nogil:
     cdef char text[64]
     if address.sin6_family == AF_INET:
         inet_ntop(AF_INET, &four.sin_addr, text, sizeof(text))
-    elif memcmp(octets, MAPPED, 12) == 0:
-        inet_ntop(AF_INET, octets + 12, text, sizeof(text))
+    elif is_mapped(octets):
+        inet_ntop(AF_INET, octets + MAPPED_AT, text, sizeof(text))
     else:
         inet_ntop(AF_INET6, octets, text, sizeof(text))
         return put_count(put(put(put(at, b"["), text), b"]:"), ntohs(address.sin6_port))

@@ -25,6 +25,7 @@ from libc.stdint cimport int64_t, uint8_t
 
 from lbcore.parts.cells cimport pool_of
 from lbcore.parts.health cimport health_may_pick, health_probe
+from lbcore.parts.mixing cimport mixed
 from lbcore.structs cimport pool_t
 from lbcore.sys.atomics cimport counter_add, gauge_give, gauge_read, gauge_swap, word_read, word_swap
 
@@ -126,10 +127,7 @@ cdef uint64_t balance_hash(const void *data, size_t length) noexcept nogil:
 
 cdef double score_of(uint64_t client, upstream_t *upstream, int64_t weight) noexcept nogil:
     """weight / -ln(a number between 0 and 1 that is the pair's own)."""
-    cdef uint64_t pair = client ^ (upstream.hash * <uint64_t>0x9e3779b97f4a7c15)
-    pair = (pair ^ (pair >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
-    pair = (pair ^ (pair >> 27)) * <uint64_t>0x94d049bb133111eb
-    pair ^= pair >> 31
+    cdef uint64_t pair = mixed(client ^ (upstream.hash * <uint64_t>0x9e3779b97f4a7c15))
     return <double>weight / -log((<double>(pair >> 11) + 0.5) / 9007199254740992.0)
 
 

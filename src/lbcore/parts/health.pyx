@@ -19,6 +19,7 @@ Any thread, no lock.
 from libc.stdint cimport uint32_t, uint64_t
 
 from lbcore.parts.cells cimport pool_of
+from lbcore.parts.mixing cimport mixed
 from lbcore.structs cimport pool_t
 from lbcore.sys.atomics cimport counter_add, word_add, word_swap, word_t, word_write
 
@@ -79,13 +80,6 @@ cdef uint64_t length_ns(app_t *app, uint64_t in_a_row) noexcept nogil:
     """Of the first, second, ... quarantine in a row, without what chance adds."""
     cdef uint64_t doublings = in_a_row - 1
     return app.quarantine_ns << (doublings if doublings < DOUBLINGS_MAX else <uint64_t>DOUBLINGS_MAX)
-
-
-cdef uint64_t mixed(uint64_t seed) noexcept nogil:
-    """Its bits, each of them depending on all (splitmix64, Steele, Lea and Flood, 2014)."""
-    seed = (seed ^ (seed >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
-    seed = (seed ^ (seed >> 27)) * <uint64_t>0x94d049bb133111eb
-    return seed ^ (seed >> 31)
 
 
 cdef void quarantine(app_t *app, upstream_t *upstream, uint64_t now_ns) noexcept nogil:

@@ -6,10 +6,9 @@ A list is short and looked at once per connection, from front to back. Frozen on
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc
 
+from lbcore.parts.mapped cimport MAPPED_AT, is_mapped
 from lbcore.structs cimport network_t
 from lbcore.sys.linux cimport AF_INET, AF_INET6, memcmp, memcpy, sockaddr_in
-
-cdef const char *MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"  # ::ffff:0:0/96
 
 
 cdef networks_t *networks_new(uint32_t count) noexcept nogil:
@@ -35,8 +34,8 @@ cdef bint networks_hold(const networks_t *networks, const sockaddr_in6 *address)
         count = 4
     elif address.sin6_family != AF_INET6:
         return False
-    elif memcmp(octets, MAPPED, 12) == 0:
-        octets += 12
+    elif is_mapped(octets):
+        octets += MAPPED_AT
         count = 4
     for i in range(networks.count):
         if networks.items[i].octets == count and is_in(&networks.items[i], octets):

@@ -18,13 +18,13 @@ from libc.stdint cimport uint16_t
 from libc.stdio cimport snprintf
 
 from lbcore.parts.der cimport der_common_name
+from lbcore.parts.mapped cimport MAPPED_AT, is_mapped
 from lbcore.structs cimport PROXY_NONE, PROXY_V1, PROXY_V2_TLS
 from lbcore.sys.linux cimport (
     AF_INET,
     AF_INET6,
     getsockname,
     inet_ntop,
-    memcmp,
     memcpy,
     memset,
     ntohs,
@@ -52,7 +52,6 @@ cdef enum:
     CLIENT_CERT_SESS = 0x04
 
 cdef const char *SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-cdef const char *MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"  # ::ffff:0:0/96
 cdef const char *HEXADECIMAL = b"0123456789ABCDEF"
 
 cdef struct end_t:               # of a connection: an address as the header has it
@@ -79,7 +78,7 @@ cdef size_t proxy_write(conn_t *conn, worker_t *worker, uint8_t *out) noexcept n
         return 0
     end_of(&conn.source, &source)
     end_of(&local, &target)
-    if is_mapped(&source) and is_mapped(&target):
+    if is_four_in_six(&source) and is_four_in_six(&target):
         unmap(&source)
         unmap(&target)
     if source.family != target.family:   # a socket that is not of TCP
@@ -102,14 +101,14 @@ cdef void end_of(const sockaddr_in6 *address, end_t *out_end) noexcept nogil:
         out_end.address = NULL
 
 
-cdef bint is_mapped(const end_t *end) noexcept nogil:
-    return end.family == AF_INET6 and memcmp(end.address, MAPPED, 12) == 0
+cdef bint is_four_in_six(const end_t *end) noexcept nogil:
+    return end.family == AF_INET6 and is_mapped(end.address)
 
 
 cdef void unmap(end_t *end) noexcept nogil:
     """IPv4 that came in over IPv6 is IPv4; one end alone cannot be, and a header may say so."""
     end.family = AF_INET
-    end.address += 12
+    end.address += MAPPED_AT
 
 
 # ---- version 1 -----------------------------------------------------------------------------------
