@@ -47,6 +47,7 @@ class Job:
     upstream_ports: tuple[int, int]
     concurrent: int = 3000
     max_connections: int = 4000
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Proxy(ABC):
     name: str
     config_name: str
     environment: Mapping[str, str] = MappingProxyType({})  # set in addition to ours
+    lacks: Mapping[str, str] = MappingProxyType({})  # key of a work it cannot do -> why
 
     @abstractmethod
     def version(self) -> str:
@@ -147,8 +149,8 @@ def serial_hex(serial: int) -> str:
 
 
 @contextlib.contextmanager
-def running(proxy: Proxy, job: Job, folder: Path, cpu: int) -> Iterator[Running]:
-    """Starts `proxy` pinned to `cpu`, ready to be connected to; stops it at the end.
+def running(proxy: Proxy, job: Job, folder: Path, cpus: Sequence[int]) -> Iterator[Running]:
+    """Starts `proxy` pinned to `cpus`, ready to be connected to; stops it at the end.
 
     Raises:
         ProxyFailed: it did not start, or ended by itself.
@@ -157,7 +159,7 @@ def running(proxy: Proxy, job: Job, folder: Path, cpu: int) -> Iterator[Running]
     config = folder / proxy.config_name
     config.write_text(proxy.configuration(job, folder, tls_port, plain_port))
     output = folder / f"{proxy.name}.log"
-    command = ["taskset", "--cpu-list", str(cpu), *proxy.command(config)]
+    command = ["taskset", "--cpu-list", ",".join(map(str, cpus)), *proxy.command(config)]
     with output.open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, env=_environment(proxy)
@@ -229,6 +231,7 @@ def _fill(template: str, job: Job, ports: tuple[int, int], **values: object) -> 
         upstream_two=job.upstream_ports[1],
         concurrent=job.concurrent,
         max_connections=job.max_connections,
+        workers=job.workers,
     )
 
 
