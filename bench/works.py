@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -12,6 +13,7 @@ from typing import Literal
 from .certificates import LOAD_CLIENTS, Certificates
 from .cpu import cpu_ns, memory_kib, settle
 from .load import (
+    Crowd,
     Driver,
     Hold,
     Mixed,
@@ -86,6 +88,7 @@ class Work:
         driver: the load, given one target per client.
         plaintext: over the plain TCP port.
         concurrent: connections a client may have open, where that differs from the job.
+        grows: there is one such load for each CPU of the load, up to the number of workers.
         reads: what the value is made from.
     """
 
@@ -96,6 +99,7 @@ class Work:
     driver: Drivers
     plaintext: bool = False
     concurrent: int | None = None
+    grows: bool = False
     reads: Literal["cpu", "memory", "latency"] = "cpu"
 
     @property
@@ -141,10 +145,10 @@ _US = 1e-3  # nanoseconds per unit -> microseconds per unit
 _MS_PER_GB = 1e-6 * 1e9  # nanoseconds per byte -> milliseconds per 10^9 bytes
 
 _OVER_TLS: tuple[Work, ...] = (
-    Work("new", "new connection + 64 B echo", "µs", _US, _new_connections),
-    Work("echo", "1 KiB echo on 64 open connections", "µs", _US, _open_echoes),
-    Work("down", "download", "ms/GB", _MS_PER_GB, _download),
-    Work("up", "upload", "ms/GB", _MS_PER_GB, _upload),
+    Work("new", "new connection + 64 B echo", "µs", _US, _new_connections, grows=True),
+    Work("echo", "1 KiB echo on 64 open connections", "µs", _US, _open_echoes, grows=True),
+    Work("down", "download", "ms/GB", _MS_PER_GB, _download, grows=True),
+    Work("up", "upload", "ms/GB", _MS_PER_GB, _upload, grows=True),
     Work("idle", "memory of an idle connection", "KiB", 1.0, _hold, reads="memory"),
     Work("storm", "connection beyond its client's limit", "µs", _US, _storm, concurrent=_STORM_LIMIT),
     Work("mixed", "p99 of a 64 B echo beside 8 downloads", "µs", 1.0, _mixed, reads="latency"),
@@ -175,14 +179,15 @@ def measure(work: Work, proxy: Proxy, job: Job, scale: Scale, folder: Path, cpus
     """
     if work.concurrent is not None:
         job = replace(job, concurrent=work.concurrent)
-    with (
-        running(proxy, job, folder, cpus) as started,
-        closing(work.driver(targets(work, started, job.certificates), scale)) as driver,
-    ):
-        driver.prepare()
-        sample = _read(work, driver, started.pid, len(cpus))
-        driver.finish()
-        return sample
+    threads = min(job.workers, len(os.sched_getaffinity(0))) if work.grows else 1
+    with running(proxy, job, folder, cpus) as started:
+        aims = targets(work, started, job.certificates)
+        drivers = [work.driver(aims, scale) for _ in range(threads)]
+        with closing(Crowd(drivers)) as driver:
+            driver.prepare()
+            sample = _read(work, driver, started.pid, len(cpus))
+            driver.finish()
+            return sample
 
 
 def _read(work: Work, driver: Driver, pid: int, cpus: int) -> Sample:

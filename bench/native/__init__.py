@@ -12,16 +12,15 @@ build/bench/ by content; a second import compiles nothing.
 import sys
 from pathlib import Path
 
+# The compiling is that of the tests.
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+
+from kit.building import ROOT, compiled_together
+
 _HERE = Path(__file__).parent
-_PROJECT = _HERE.parents[1]
-
-sys.path.append(str(_PROJECT / "tests"))
-
-from kit.building import compiled_together
-
 _folder = compiled_together(
     {f"{__name__}.{source.stem}": source for source in sorted(_HERE.glob("*.pyx"))},
-    _PROJECT / "build" / "bench",
+    ROOT / "build" / "bench",
     contracts=sorted(_HERE.glob("*.pxd")),
 )
 __path__.append(str(_folder / "bench" / "native"))

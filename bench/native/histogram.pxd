@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 cdef enum:
     FINE = 128                  # buckets for each doubling, so each is less than 1 % wide
     FINE_BITS = 7
-    RANGE_BITS = 40             # 18 minutes; what is longer counts as that
+    RANGE_BITS = 40             # 18 minutes; what is longer is in the last bucket
     BUCKETS = FINE * (RANGE_BITS - FINE_BITS + 1)
 
 

@@ -1,6 +1,7 @@
 """A histogram of latencies whose size does not depend on how many there are: log-linear buckets.
 
-A percentile is told as the end of its bucket, so it is never too good: at most 1 % too long.
+A percentile is told as the end of its bucket, so it is never too good: at most 1 % too long. In the last
+bucket, which has no end, the longest time is told.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -15,7 +16,7 @@ cdef uint64_t end_of(uint32_t bucket) noexcept nogil:
 
 
 cdef class Histogram:
-    """Latencies in nanoseconds; longer ones than 18 minutes count as that long."""
+    """Latencies in nanoseconds."""
 
     def add(self, uint64_t ns):
         counts_add(&self.counts, ns)
@@ -41,6 +42,6 @@ cdef class Histogram:
             raise ValueError("no latencies")
         for bucket in range(BUCKETS):
             seen += self.counts.counts[bucket]
-            if seen > 0 and seen >= wanted:
+            if seen > 0 and seen >= wanted and bucket < BUCKETS - 1:
                 return min(end_of(bucket), self.counts.longest)
         return self.counts.longest

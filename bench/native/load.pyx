@@ -37,7 +37,6 @@ from bench.native.wire cimport (
 )
 from lbcore.sys.linux cimport (
     CLOCK_MONOTONIC,
-    ECONNREFUSED,
     ECONNRESET,
     EPIPE,
     EPOLL_CLOEXEC,
@@ -165,7 +164,8 @@ cdef void fail(load_t *load, connection_t *connection, const char *what) noexcep
     if load.failed:
         return
     load.failed = True
-    snprintf(load.words, WORDS, b"connection %u of client %u: %s, after %llu bytes sent and %llu received",
+    snprintf(load.words, WORDS,
+             b"connection %u of client %u: %s, after %llu bytes of its request and %llu of the answer",
              index_of(load, connection), client_of(load, connection), what,
              <unsigned long long>connection.sent, <unsigned long long>connection.received)
 
@@ -399,10 +399,10 @@ cdef void take(load_t *load, connection_t *connection) noexcept nogil:
         begin(load, connection)
     if got > 0:
         answered(load, connection, data, <size_t>got)
-    elif got == WIRE_ENDED:
-        ended(load, connection)
     elif got == WIRE_FAILED:
         broken(load, connection)
+    elif got == WIRE_ENDED or (connection.wire.noticed and connection.state != ENDING):
+        ended(load, connection)      # some say close_notify, and FIN only after ours
 
 
 cdef outcome_t run_slice(load_t *load) noexcept nogil:
@@ -419,8 +419,8 @@ cdef outcome_t run_slice(load_t *load) noexcept nogil:
             load.moved_ns = now
         elif now - load.moved_ns > STALL_NS:
             load.failed = True
-            snprintf(load.words, WORDS, b"%u connections have waited for %llu s: bytes were lost, or it hangs",
-                     load.active, <unsigned long long>(STALL_NS // SECOND))
+            snprintf(load.words, WORDS, b"nothing has moved for %llu s: bytes were lost, or the proxy hangs",
+                     <unsigned long long>(STALL_NS // SECOND))
         if now >= until:
             break
     if load.failed:
@@ -517,12 +517,11 @@ cdef class Load:
 
     def open(self, uint32_t count):
         """Opens so many connections more, each proven by one exchange."""
-        cdef uint32_t first
         self._more_connections(count)
         self._begin(REST, 0)
         self.load.active = count
         self.load.unopened = count
-        for first in range(min(<uint32_t>AT_ONCE, count)):
+        for _ in range(min(<uint32_t>AT_ONCE, count)):
             open_next(&self.load)
         self._run()
 

@@ -12,7 +12,6 @@ minute (TIME_WAIT; with net.ipv4.tcp_tw_reuse, the default on loopback, a second
 """
 
 from libc.stdint cimport uint8_t, uint32_t
-from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 
 from lbcore.sys.linux cimport (

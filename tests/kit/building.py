@@ -2,9 +2,9 @@
 lbcore's sources to C for whoever wants to read what came out.
 
 Flags, directives and the hash of the contracts come from setup.py, so such a module is built the way lbcore
-is. Results are kept under build/tests/ and build/bench/, by content: a second run compiles nothing. The compiling is
-done by this file in a process of its own, where neither the test run's warnings nor a sanitizer that the
-test run was started under gets in its way.
+is. Results are kept under build/tests/ and build/bench/, by content: a second run compiles nothing. The
+compiling is done by this file in a process of its own, where neither the test run's warnings nor a
+sanitizer that the test run was started under gets in its way.
 """
 
 import contextlib
@@ -147,8 +147,9 @@ def build_extensions(package: Path, target: Path, named: Sequence[str]) -> None:
     from setuptools import Distribution
 
     setup = read_setup()
+    pairs = [one.split("=", 1) for one in named]
     modules = setup.cythonized(
-        [setup.extension(name, Path(source), package) for name, source in (one.split("=", 1) for one in named)],
+        [setup.extension(name, Path(source), package) for name, source in pairs],
         build_dir=str(target / "c"),
         include_path=str(package.parent),
     )
