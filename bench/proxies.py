@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -237,7 +238,9 @@ def _fill(template: str, job: Job, ports: tuple[int, int], **values: object) -> 
 
 def _environment(proxy: Proxy) -> dict[str, str]:
     """Ours, and `lbctl` importable from the source tree when it is not installed."""
-    path = [os.environ.get("PYTHONPATH", ""), str(_PROJECT / "src")]
+    path = [os.environ.get("PYTHONPATH", "")]
+    if importlib.util.find_spec("lbctl") is None:
+        path.append(str(_PROJECT / "src"))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **proxy.environment}
 
 
