@@ -237,10 +237,10 @@ def _fill(template: str, job: Job, ports: tuple[int, int], **values: object) -> 
 
 
 def _environment(proxy: Proxy) -> dict[str, str]:
-    """Ours, and `lbctl` importable from the source tree when it is not installed."""
-    path = [os.environ.get("PYTHONPATH", "")]
-    if importlib.util.find_spec("lbctl") is None:
-        path.append(str(_PROJECT / "src"))
+    """Ours, with the `lbctl` that is imported here, else that of the source tree."""
+    found = importlib.util.find_spec("lbctl")
+    source = Path(found.origin).resolve().parents[1] if found and found.origin else _PROJECT / "src"
+    path = [os.environ.get("PYTHONPATH", ""), str(source)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **proxy.environment}
 
 
