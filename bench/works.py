@@ -32,7 +32,7 @@ _ECHO_CONNECTIONS = 64
 _BULK_CONNECTIONS = 4
 _STORM_LIMIT = 4  # connections that each client may have open, and has, when it storms
 _MIXED_DOWNLOADS = 8
-_MIXED_ECHOES = 8  # connections
+_MIXED_ECHOES = 64  # connections, so that one that is late holds up few others
 _MIXED_RATE = 500.0  # echoes a second
 
 
