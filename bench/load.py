@@ -12,6 +12,7 @@ threads. `Target` connects one Python client, for those who want to look at what
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -59,7 +60,7 @@ class Target:
         """Certificate, key and CA, for the native load; None for plain TCP.
 
         Raises:
-            ValueError: there is no CA. The native load verifies every server.
+            ValueError: there is no CA, which the TLS engine wants, though nothing is verified.
         """
         if self.client is None:
             return None
@@ -297,7 +298,8 @@ class Mixed(Driver):
 
     def _download(self) -> Done:
         """Behind the echoes, where both want one CPU: what is timed is the proxy, not the load."""
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         return self._downloading.work()
 
 

@@ -51,7 +51,7 @@ cdef struct wire_t:
 cdef bint scratch_init(scratch_t *scratch) noexcept nogil
 cdef void scratch_fini(scratch_t *scratch) noexcept nogil
 
-# NULL: `problem` says why. For 127.0.0.1 with a certificate for "localhost". PEM texts.
+# NULL: `problem` says why. PEM texts.
 cdef void *client_config(const char *certificate, const char *key, const char *ca,
                          char *problem, size_t room) noexcept nogil
 cdef void client_config_free(void *config) noexcept nogil
