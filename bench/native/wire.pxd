@@ -4,9 +4,11 @@ from libc.stdint cimport uint16_t, uint32_t, uint8_t
 
 from lbcore.tls.engine cimport tls_io_t, tls_pool_t
 
+# An orderly end is, with TLS, a close_notify and then FIN. After ours FIN will do, since nginx sends no
+# close_notify to whoever has sent one.
 cdef enum:
     WIRE_WAIT = -1               # nothing now
-    WIRE_ENDED = -2              # an orderly end: with TLS a close_notify, then FIN
+    WIRE_ENDED = -2              # an orderly end
     WIRE_FAILED = -3             # wire.failure says why
 
 cdef enum:
@@ -42,6 +44,7 @@ cdef struct wire_t:
     tls_io_t io
     bint established             # bytes may be sent
     bint noticed                 # close_notify came
+    bint finished                # our end is sent
     uint8_t *owed                # what the kernel has not taken yet; NULL: nothing
     size_t owed_length
     size_t owed_at

@@ -236,6 +236,7 @@ cdef int wire_finish(wire_t *wire, scratch_t *scratch) noexcept nogil:
             return failed(wire, b"ending: no room for close_notify", 0)
     if shutdown(wire.fd, SHUT_WR) != 0:
         return failed(wire, b"ending", errno)
+    wire.finished = True
     return 0
 
 
@@ -331,7 +332,7 @@ cdef ssize_t wire_receive(wire_t *wire, scratch_t *scratch, bint counted,
     cdef ssize_t got = recv(wire.fd, scratch.taken, ROOM, flags)
     if got < 0:
         return WIRE_WAIT if errno == EAGAIN else failed(wire, b"receiving", errno)
-    if got == 0 and (wire.tls == NULL or wire.noticed):
+    if got == 0 and (wire.tls == NULL or wire.noticed or wire.finished):
         return WIRE_ENDED
     if got == 0:
         return failed(wire, b"cut off without close_notify", 0)

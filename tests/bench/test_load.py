@@ -393,6 +393,22 @@ def test_tls_ends_with_close_notify_on_both_sides(made: certificates.Certificate
         load.end()
 
 
+def test_after_our_end_a_fin_will_do(made: certificates.Certificates) -> None:
+    """nginx sends no close_notify to whoever has sent one."""
+
+    def talk(tls: ssl.SSLSocket) -> None:
+        tls.sendall(read_exactly(tls, 64))
+        assert tls.recv(1) == b""
+
+    client = Target(1, made.clients[0], made.ca).material()
+    with (
+        Upstream(server(made, talk)) as upstream,
+        contextlib.closing(echoing(upstream.port, [client])) as load,
+    ):
+        assert load.renew(1, 0.05) == upstream.accepted
+        load.end()
+
+
 @pytest.mark.parametrize("orderly", [True, False])
 def test_tls_that_is_cut_off_is_noticed(made: certificates.Certificates, orderly: bool) -> None:
     def talk(tls: ssl.SSLSocket) -> None:
@@ -412,16 +428,16 @@ def test_tls_that_is_cut_off_is_noticed(made: certificates.Certificates, orderly
 
 
 def test_a_server_that_refuses_the_handshake_is_noticed(made: certificates.Certificates) -> None:
-    def babble(session: Session) -> None:
+    def alert(session: Session) -> None:
         session.sock.recv(1000)
-        session.sock.sendall(b"nobody here speaks TLS\n")
+        session.sock.sendall(bytes.fromhex("15 0303 0002 02 28"))  # fatal, handshake_failure
         session.collect()
 
     client = Target(1, made.clients[0], made.ca).material()
     with (
-        Upstream(babble) as upstream,
+        Upstream(alert) as upstream,
         contextlib.closing(echoing(upstream.port, [client])) as load,
-        pytest.raises(LoadFailed, match="shaking hands: S2N_ERR_"),
+        pytest.raises(LoadFailed, match="shaking hands: S2N_ERR_ALERT"),
     ):
         load.renew(1, 0.1)
 
