@@ -275,32 +275,44 @@ class Mixed(Driver):
     """
 
     def __init__(
-        self, targets: Sequence[Target], echoes: int, rate: float, downloads: int, seconds: float
+        self,
+        targets: Sequence[Target],
+        *,
+        echoes: int,
+        rate: float,
+        downloads: int,
+        warm_up: float,
+        seconds: float,
     ) -> None:
         """`echoes`, `downloads`: connections; `rate`: echoes a second on all of them together."""
-        self._echoing = OpenEchoes(targets, echoes, seconds, _SMALL)
+        self._echoes = echoes
         self._rate = rate
+        self._downloads = downloads
+        self._warm_up = warm_up
         self._seconds = seconds
-        self._downloading = download(targets, downloads, _WARM_UP, seconds + _WARM_UP)
-        super().__init__(*self._echoing._loads, *self._downloading._loads)
+        self._echoing = _echoes(targets, _SMALL, echoes)
+        self._downloading = _transfers(targets, downloads, "source")
+        super().__init__(self._echoing, self._downloading)
 
     def prepare(self) -> None:
-        self._echoing.prepare()
-        self._downloading.prepare()
+        self._echoing.open(self._echoes)
+        self._downloading.open(self._downloads)
+        self._downloading.repeat(self._warm_up)
 
     def work(self) -> Done:
         done, _ = together([self._echo, self._download])
         return done
 
     def _echo(self) -> Done:
-        histogram = self._loads[0].schedule(self._rate, self._seconds)
+        histogram = self._echoing.schedule(self._rate, self._seconds)
         return Done(len(histogram), histogram)
 
     def _download(self) -> Done:
-        """Behind the echoes, where both want one CPU: what is timed is the proxy, not the load."""
+        """Behind the echoes, where both want one CPU: what is timed is the proxy, not the load. It goes on
+        until the last echo is back."""
         with contextlib.suppress(PermissionError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        return self._downloading.work()
+        return Done(self._downloading.repeat(self._seconds + _WARM_UP) * _TRANSFER)
 
 
 class Crowd(Driver):

@@ -138,7 +138,14 @@ def _storm(targets: Sequence[Target], scale: Scale) -> Driver:
 
 
 def _mixed(targets: Sequence[Target], scale: Scale) -> Driver:
-    return Mixed(targets, _MIXED_ECHOES, _MIXED_RATE, _MIXED_DOWNLOADS, scale.seconds)
+    return Mixed(
+        targets,
+        echoes=_MIXED_ECHOES,
+        rate=_MIXED_RATE,
+        downloads=_MIXED_DOWNLOADS,
+        warm_up=_bulk_warm_up(targets),
+        seconds=scale.seconds,
+    )
 
 
 _US = 1e-3  # nanoseconds per unit -> microseconds per unit

@@ -363,6 +363,7 @@ cdef void closed(load_t *load, connection_t *connection) noexcept nogil:
 cdef void watch(load_t *load, connection_t *connection) noexcept nogil:
     """Has epoll watch for what the connection waits for; a system call only when that has changed."""
     cdef epoll_event event
+    cdef int operation
     cdef bint unsent = (
         connection.state == BUSY
         and connection.sent < load.exchange.request_length + load.exchange.upload
@@ -375,7 +376,9 @@ cdef void watch(load_t *load, connection_t *connection) noexcept nogil:
     if event.events == connection.watched:
         return
     event.data.u64 = index_of(load, connection)
-    epoll_ctl(load.epoll, EPOLL_CTL_MOD if connection.watched else EPOLL_CTL_ADD, connection.wire.fd, &event)
+    operation = EPOLL_CTL_MOD if connection.watched else EPOLL_CTL_ADD
+    if epoll_ctl(load.epoll, operation, connection.wire.fd, &event) != 0:
+        fail(load, connection, strerror(errno))
     connection.watched = event.events
 
 
@@ -474,6 +477,8 @@ cdef class Load:
     def __init__(self, uint16_t port, clients, bytes request, *, uint64_t upload=0, uint64_t download=0,
                  bytes answer=b"", uint32_t most=64):
         cdef uint32_t i
+        if not clients:
+            raise ValueError("no clients")
         self.request = request
         self.answer = answer
         self.load.exchange = exchange_t(request, len(request), upload, download, answer, len(answer))
