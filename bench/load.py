@@ -308,8 +308,8 @@ class Mixed(Driver):
         return Done(len(histogram), histogram)
 
     def _download(self) -> Done:
-        """Behind the echoes, where both want one CPU: what is timed is the proxy, not the load. It goes on
-        until the last echo is back."""
+        """Behind the echoes, where both want one CPU: what is timed is the proxy, not the load. It goes on a
+        little longer than they do."""
         with contextlib.suppress(PermissionError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         return Done(self._downloading.repeat(self._seconds + _WARM_UP) * _TRANSFER)
