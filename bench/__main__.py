@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace, rounds: int) -> tuple[dict[str, str], list
     _raise_fd_limit()
     with tempfile.TemporaryDirectory(prefix="bench-") as name, Upstreams() as upstreams:
         job = Job(certificates.make(Path(name)), upstreams.ports)
-        bench = _Bench(job, QUICK if options.quick else Scale(), Path(name), proxy_cpu)
+        bench = _Bench(job, QUICK if options.quick else Scale(), Path(name), [proxy_cpu])
         for proxy, version in versions.items():
             header[proxy.name] = f"{version}; {bench.prove(proxy)}"
         return header, [bench.compare(work, list(versions), rounds) for work in works]
@@ -109,15 +109,15 @@ def _versions(proxies: Sequence[Proxy]) -> dict[Proxy, str]:
 class _Bench:
     """What all measurements of a run share; it tells its progress on stderr."""
 
-    def __init__(self, job: Job, scale: Scale, folder: Path, cpu: int) -> None:
+    def __init__(self, job: Job, scale: Scale, folder: Path, cpus: Sequence[int]) -> None:
         self._job = job
         self._scale = scale
         self._folder = folder
-        self._cpu = cpu
+        self._cpus = cpus
 
     def prove(self, proxy: Proxy) -> str:
         print(f"{proxy.name}: does it do the whole job?", file=sys.stderr)
-        return preflight.prove(proxy, self._job, self._folder, self._cpu)
+        return preflight.prove(proxy, self._job, self._folder, self._cpus)
 
     def compare(self, work: Work, proxies: Sequence[Proxy], rounds: int) -> report.Result:
         """A B, B A, A B: in each round directly one after the other, and in turns the first."""
@@ -130,7 +130,7 @@ class _Bench:
 
     def _measure(self, work: Work, proxy: Proxy, number: int) -> Sample:
         try:
-            sample = measure(work, proxy, self._job, self._scale, self._folder, self._cpu)
+            sample = measure(work, proxy, self._job, self._scale, self._folder, self._cpus)
         except (LoadFailed, ProxyFailed) as failure:
             failure.add_note(f"(in {work.key}, round {number}, {proxy.name})")
             raise

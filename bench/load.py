@@ -1,37 +1,39 @@
-"""The load: processes of blocking clients that count their work and check every byte they get.
+"""The load: connections that count their work and check every byte they get.
 
-A driver is one process. It prepares (connects, warms up), works when it is told to, and holds its
-connections until it is told to finish, so that what is measured is bounded exactly. Anything that
-goes wrong in it ends the whole run: a number from work that failed in part would mean nothing.
+A driver prepares (connects, warms up), works when it is told to, and holds its connections until it is told
+to finish, so that what is measured is bounded exactly. Anything that goes wrong in it ends the whole run: a
+number from work that failed in part would mean nothing.
 
-    connect -> Ready | go -> work -> units | finish -> close
+    connect -> ready | work -> what was done | finish: everything ended in order
+
+The loops are native (`native/load.pyx`) and do not hold the interpreter, so drivers run side by side in
+threads. `Target` connects one Python client, for those who want to look at what they get.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
+import os
 import socket
 import ssl
-import time
-import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
+from typing import TypeVar
 
 from .certificates import KeyPair
+from .native.histogram import Histogram
+from .native.load import Load, LoadFailed
 
-_ANSWER_WITHIN = 120.0  # seconds a driver may need beyond its working time before it counts as hung
-_PIECE = 1 << 18
-_TRANSFER = 1 << 25
-_WARM_UP = 5  # connections, or echoes
-
-
-class LoadFailed(Exception):
-    """A driver met something that makes the whole measurement worthless."""
+_TRANSFER = 1 << 25  # bytes
+_WARM_UP = 0.1  # seconds
+_ADMITTED_MAX = 0.01  # of the attempts in a storm
+_SMALL = 64  # bytes of an echo that is there to prove something
+_ATTEMPTS = 4  # at a time, of each client in a storm
+_PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,18 @@ class Target:
         if self.client is None:
             return None
         return tls_context(self.client, self.ca)
+
+    def material(self) -> tuple[bytes, bytes, bytes] | None:
+        """Certificate, key and CA, for the native load; None for plain TCP.
+
+        Raises:
+            ValueError: there is no CA, which the TLS engine wants, though nothing is verified.
+        """
+        if self.client is None:
+            return None
+        if self.ca is None:
+            raise ValueError("the native load needs a CA")
+        return self.client.cert.read_bytes(), self.client.key.read_bytes(), self.ca.read_bytes()
 
     def connect(self, context: ssl.SSLContext | None) -> socket.socket:
         """A connected socket; for TLS the handshake is done (the server's verdict is not yet known)."""
@@ -108,272 +122,247 @@ def expect(sock: socket.socket, payload: bytes) -> None:
         raise LoadFailed(f"echo returned other bytes: {got[:40]!r} instead of {payload[:40]!r}")
 
 
-def end(sock: socket.socket) -> None:
-    """An orderly end, waited for: ours first, then the proxy's."""
-    if isinstance(sock, ssl.SSLSocket):
-        sock = sock.unwrap()  # close_notify both ways
-    sock.shutdown(socket.SHUT_WR)
-    if sock.recv(1):
-        raise LoadFailed("bytes after the end of an echo")
-    sock.close()
+@dataclass(frozen=True)
+class Done:
+    """What a driver did while it was measured.
+
+    Attributes:
+        units: connections, echoes, bytes, refusals.
+        latencies: of its units, where they were sent on a schedule.
+    """
+
+    units: int
+    latencies: Histogram | None = None
 
 
-class Driver(Protocol):
-    """One process of load."""
+class Driver(ABC):
+    """Something that makes load, on the thread that calls it. Raises (all of its methods): LoadFailed."""
 
+    def __init__(self, *loads: Load) -> None:
+        self._loads = loads
+
+    @abstractmethod
     def prepare(self) -> None:
         """Everything that is not measured: connections that are to be open, warm-up."""
 
-    def work(self) -> int:
-        """What is measured; returns how many units of it were done."""
+    @abstractmethod
+    def work(self) -> Done:
+        """What is measured."""
 
     def finish(self) -> None:
-        """Ends what is still open, in order."""
+        """Ends what is still open, in order and on both sides."""
+        for load in self._loads:
+            load.end()
+
+    def close(self) -> None:
+        """Drops everything, also after a failure."""
+        for load in self._loads:
+            load.close()
 
 
-class NewConnections:
-    """Connects, echoes once and ends, over and over."""
+class NewConnections(Driver):
+    """Connects, echoes once and ends, so many at a time, over and over."""
 
-    def __init__(self, target: Target, seconds: float, size: int) -> None:
-        self._target = target
+    def __init__(self, targets: Sequence[Target], at_once: int, seconds: float) -> None:
+        self._at_once = at_once
         self._seconds = seconds
-        self._payload = message(size)
-        self._context: ssl.SSLContext | None = None
+        self._load = _echoes(targets, _SMALL, at_once)
+        super().__init__(self._load)
 
     def prepare(self) -> None:
-        self._context = self._target.context()
-        for _ in range(_WARM_UP):
-            self._once()
+        self._load.renew(self._at_once, _WARM_UP)
 
-    def work(self) -> int:
-        count = 0
-        deadline = time.monotonic() + self._seconds
-        while time.monotonic() < deadline:
-            self._once()
-            count += 1
-        return count
-
-    def finish(self) -> None:
-        """Every connection has ended already."""
-
-    def _once(self) -> None:
-        sock = self._target.connect(self._context)
-        echo(sock, self._payload)
-        end(sock)
+    def work(self) -> Done:
+        return Done(self._load.renew(self._at_once, self._seconds))
 
 
-class OpenEchoes:
-    """Echoes on connections that stay open: one request on each, then the answer of each."""
+class OpenEchoes(Driver):
+    """Echoes on connections that stay open, on each of them one after the other."""
 
-    def __init__(self, target: Target, connections: int, seconds: float, size: int) -> None:
-        self._target = target
-        self._count = connections
+    def __init__(self, targets: Sequence[Target], connections: int, seconds: float, size: int) -> None:
+        self._connections = connections
         self._seconds = seconds
-        self._payload = message(size)
-        self._open: list[socket.socket] = []
+        self._load = _echoes(targets, size, connections)
+        super().__init__(self._load)
 
     def prepare(self) -> None:
-        context = self._target.context()
-        self._open = [self._target.connect(context) for _ in range(self._count)]
-        for _ in range(_WARM_UP):
-            self._round()
+        self._load.open(self._connections)
+        self._load.repeat(_WARM_UP)
 
-    def work(self) -> int:
-        count = 0
-        deadline = time.monotonic() + self._seconds
-        while time.monotonic() < deadline:
-            self._round()
-            count += self._count
-        return count
-
-    def finish(self) -> None:
-        for sock in self._open:
-            end(sock)
-
-    def _round(self) -> None:
-        for sock in self._open:
-            sock.sendall(self._payload)
-        for sock in self._open:
-            expect(sock, self._payload)
+    def work(self) -> Done:
+        return Done(self._load.repeat(self._seconds))
 
 
-class Hold:
+class Hold(Driver):
     """Opens connections, proves each by an echo and keeps it open, idle."""
 
-    def __init__(self, target: Target, before: int, more: int) -> None:
-        self._target = target
+    def __init__(self, targets: Sequence[Target], before: int, more: int) -> None:
         self._before = before
         self._more = more
-        self._context: ssl.SSLContext | None = None
-        self._open: list[socket.socket] = []
+        self._load = _echoes(targets, _SMALL, before + more)
+        super().__init__(self._load)
 
     def prepare(self) -> None:
-        self._context = self._target.context()
-        self._add(self._before)
+        self._load.open(self._before)
 
-    def work(self) -> int:
-        self._add(self._more)
-        return self._more
-
-    def finish(self) -> None:
-        for sock in self._open:
-            end(sock)
-
-    def _add(self, count: int) -> None:
-        payload = message(64)
-        for _ in range(count):
-            sock = self._target.connect(self._context)
-            echo(sock, payload)
-            self._open.append(sock)
+    def work(self) -> Done:
+        self._load.open(self._more)
+        return Done(self._more)
 
 
-class _Bulk(ABC):
-    """Transfers on one open connection, back to back, for some time as warm-up and as work.
+class Bulk(Driver):
+    """Transfers on open connections, on each of them back to back, as warm-up and as work.
 
     The warm-up is long because a bulk transfer has a start of its own: until the kernel has grown
     its windows and the proxy has noticed that this is bulk, a gigabyte costs up to four times more.
     """
 
-    def __init__(self, target: Target, warm_up: float, seconds: float) -> None:
-        self._target = target
+    def __init__(self, load: Load, connections: int, warm_up: float, seconds: float) -> None:
+        self._connections = connections
         self._warm_up = warm_up
         self._seconds = seconds
-        self._scratch = bytearray(_PIECE)
-        self._open: list[socket.socket] = []
+        self._load = load
+        super().__init__(load)
 
     def prepare(self) -> None:
-        self._open = [self._target.connect(self._target.context())]
-        self._transfers(self._warm_up)
+        self._load.open(self._connections)
+        self._load.repeat(self._warm_up)
 
-    def work(self) -> int:
-        return self._transfers(self._seconds)
-
-    def finish(self) -> None:
-        for sock in self._open:
-            end(sock)
-
-    def _transfers(self, seconds: float) -> int:
-        total = 0
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            for sock in self._open:
-                self._transfer(sock, _TRANSFER)
-                total += _TRANSFER
-        return total
-
-    @abstractmethod
-    def _transfer(self, sock: socket.socket, size: int) -> None:
-        """Moves that many bytes over an open connection."""
+    def work(self) -> Done:
+        return Done(self._load.repeat(self._seconds) * _TRANSFER)
 
 
-class Download(_Bulk):
+def download(targets: Sequence[Target], connections: int, warm_up: float, seconds: float) -> Bulk:
     """Takes bytes from the source as fast as they come. Plain bytes are counted without a copy."""
-
-    def _transfer(self, sock: socket.socket, size: int) -> None:
-        sock.sendall(b"source %d\n" % size)
-        flags = 0 if isinstance(sock, ssl.SSLSocket) else socket.MSG_TRUNC
-        left = size
-        while left:
-            got = sock.recv_into(self._scratch, min(left, len(self._scratch)), flags)
-            if not got:
-                raise LoadFailed(f"the download ended {left} bytes early")
-            left -= got
+    return Bulk(_transfers(targets, connections, "source"), connections, warm_up, seconds)
 
 
-class Upload(_Bulk):
-    """Sends bytes to the sink until it has reported all of them."""
-
-    def _transfer(self, sock: socket.socket, size: int) -> None:
-        sock.sendall(b"sink %d\n" % size)
-        piece = memoryview(self._scratch)
-        left = size
-        while left:
-            left -= sock.send(piece[: min(left, len(piece))])
-        expect(sock, b"%d\n" % size)
+def upload(targets: Sequence[Target], connections: int, warm_up: float, seconds: float) -> Bulk:
+    """Sends bytes to the sink, which reports them when it has all of a transfer."""
+    return Bulk(_transfers(targets, connections, "sink"), connections, warm_up, seconds)
 
 
-class Load:
-    """Drivers running in processes of their own; ended on exit, whatever happened.
+class Storm(Driver):
+    """Clients that have as many connections open as they may, and go on connecting; each is refused."""
 
-    Raises (all of its methods): LoadFailed with the driver's own words.
+    def __init__(self, targets: Sequence[Target], allowed: int, seconds: float) -> None:
+        """`allowed`: connections that each client may have open."""
+        self._at_once = _ATTEMPTS * len(targets)
+        self._held = allowed * len(targets)
+        self._seconds = seconds
+        self._holding = _echoes(targets, _SMALL, self._held)
+        self._storming = _echoes(targets, _SMALL, self._at_once)
+        super().__init__(self._holding, self._storming)
+
+    def prepare(self) -> None:
+        self._holding.open(self._held)
+        self._refused(_WARM_UP)
+
+    def work(self) -> Done:
+        return Done(self._refused(self._seconds))
+
+    def _refused(self, seconds: float) -> int:
+        refused, admitted = self._storming.refused(self._at_once, seconds)
+        if admitted > (refused + admitted) * _ADMITTED_MAX:
+            raise LoadFailed(f"{admitted} connections beyond a client's limit were let in, {refused} refused")
+        return refused
+
+
+class Mixed(Driver):
+    """Small echoes on a schedule, beside bulk downloads that take all they can get.
+
+    An echo's time counts from when it was due: one that had to wait for those before it has waited.
     """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        *,
+        echoes: int,
+        rate: float,
+        downloads: int,
+        warm_up: float,
+        seconds: float,
+    ) -> None:
+        """`echoes`, `downloads`: connections; `rate`: echoes a second on all of them together."""
+        self._echoes = echoes
+        self._rate = rate
+        self._downloads = downloads
+        self._warm_up = warm_up
+        self._seconds = seconds
+        self._echoing = _echoes(targets, _SMALL, echoes)
+        self._downloading = _transfers(targets, downloads, "source")
+        super().__init__(self._echoing, self._downloading)
+
+    def prepare(self) -> None:
+        self._echoing.open(self._echoes)
+        self._downloading.open(self._downloads)
+        self._downloading.repeat(self._warm_up)
+
+    def work(self) -> Done:
+        done, _ = together([self._echo, self._download])
+        return done
+
+    def _echo(self) -> Done:
+        histogram = self._echoing.schedule(self._rate, self._seconds)
+        return Done(len(histogram), histogram)
+
+    def _download(self) -> Done:
+        """Behind the echoes, where both want one CPU: what is timed is the proxy, not the load. It goes on a
+        little longer than they do."""
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        return Done(self._downloading.repeat(self._seconds + _WARM_UP) * _TRANSFER)
+
+
+class Crowd(Driver):
+    """Drivers of the same kind that work at the same time, each on a thread of its own."""
 
     def __init__(self, drivers: Sequence[Driver]) -> None:
         self._drivers = drivers
-        self._processes: list[multiprocessing.process.BaseProcess] = []
-        self._pipes: list[Connection] = []
+        super().__init__()
 
-    def __enter__(self) -> Load:
-        fork = multiprocessing.get_context("fork")
-        for driver in self._drivers:
-            ours, theirs = fork.Pipe()
-            process = fork.Process(target=_run, args=(driver, theirs), daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
-        try:
-            self._answers()  # everybody is connected and warm
-        except LoadFailed:
-            self._stop()
-            raise
-        return self
+    def prepare(self) -> None:
+        together([driver.prepare for driver in self._drivers])
 
-    def work(self) -> int:
-        """Lets all drivers work once and returns the units they did together."""
-        self._tell()
-        return sum(self._answers())
+    def work(self) -> Done:
+        """Latencies are those of the first; only what there is one of has any."""
+        done = together([driver.work for driver in self._drivers])
+        return Done(sum(part.units for part in done), done[0].latencies)
 
     def finish(self) -> None:
-        """Ends all connections in order and waits for it."""
-        self._tell()
-        self._answers()
+        together([driver.finish for driver in self._drivers])
 
-    def _tell(self) -> None:
-        for pipe in self._pipes:
-            pipe.send(None)
-
-    def _answers(self) -> list[int]:
-        return [_answer(pipe) for pipe in self._pipes]
-
-    def _stop(self) -> None:
-        for process in self._processes:
-            process.terminate()
-            process.join()
-            process.close()
-        for pipe in self._pipes:
-            pipe.close()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
+    def close(self) -> None:
+        for driver in self._drivers:
+            driver.close()
 
 
-def _run(driver: Driver, pipe: Connection) -> None:
-    """One driver's life in its process: an int after each stage, or the words of its failure."""
-    try:
-        driver.prepare()
-        pipe.send(0)
-        pipe.recv()
-        pipe.send(driver.work())
-        pipe.recv()
-        driver.finish()
-        pipe.send(0)
-    except LoadFailed as failure:
-        pipe.send(str(failure))
-    except OSError as failure:
-        stage = traceback.extract_tb(failure.__traceback__)[-1].name
-        pipe.send(f"{type(failure).__name__} in {stage}: {failure}")
+def together(calls: Sequence[Callable[[], _T]]) -> list[_T]:
+    """The results of calls that are made at the same time, each on a thread of its own."""
+    if len(calls) == 1:
+        return [calls[0]()]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]
 
 
-def _answer(pipe: Connection) -> int:
-    if not pipe.poll(_ANSWER_WITHIN):
-        raise LoadFailed(f"no answer for {_ANSWER_WITHIN:.0f} s: bytes were lost, or the proxy hangs")
-    try:
-        answer = pipe.recv()
-    except EOFError:
-        raise LoadFailed("a load process died") from None
-    if isinstance(answer, str):
-        raise LoadFailed(answer)
-    return int(answer)
+def percentiles(latencies: Histogram) -> Mapping[str, float]:
+    """What is reported of them, in microseconds."""
+    return {name: latencies.percentile(share) / 1e3 for name, share in _PERCENTILES.items()}
+
+
+def _echoes(targets: Sequence[Target], size: int, most: int) -> Load:
+    payload = message(size)
+    return Load(targets[0].port, _clients(targets), payload, answer=payload, most=most)
+
+
+def _transfers(targets: Sequence[Target], most: int, job: str) -> Load:
+    request = b"%s %d\n" % (job.encode(), _TRANSFER)
+    clients = _clients(targets)
+    if job == "source":
+        return Load(targets[0].port, clients, request, download=_TRANSFER, most=most)
+    return Load(targets[0].port, clients, request, upload=_TRANSFER, answer=b"%d\n" % _TRANSFER, most=most)
+
+
+def _clients(targets: Sequence[Target]) -> list[tuple[bytes, bytes, bytes] | None]:
+    return [target.material() for target in targets]

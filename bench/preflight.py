@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .certificates import KeyPair
@@ -24,7 +24,7 @@ class JobNotDone(Exception):
     """A proxy lets in somebody it must refuse, refuses somebody it must let in, or alters bytes."""
 
 
-def prove(proxy: Proxy, job: Job, folder: Path, cpu: int) -> str:
+def prove(proxy: Proxy, job: Job, folder: Path, cpus: Sequence[int]) -> str:
     """Tries every part of the job once and returns what TLS agreed on, such as its cipher.
 
     Raises:
@@ -32,7 +32,7 @@ def prove(proxy: Proxy, job: Job, folder: Path, cpu: int) -> str:
         ProxyFailed: it did not start.
     """
     small = dataclasses.replace(job, concurrent=_LIMIT)
-    with running(proxy, small, folder, cpu) as started:
+    with running(proxy, small, folder, cpus) as started:
         try:
             _refuses_strangers(started, small)
             _limits_each_client(started, small)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -47,6 +48,7 @@ class Job:
     upstream_ports: tuple[int, int]
     concurrent: int = 3000
     max_connections: int = 4000
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Proxy(ABC):
     name: str
     config_name: str
     environment: Mapping[str, str] = MappingProxyType({})  # set in addition to ours
+    lacks: Mapping[str, str] = MappingProxyType({})  # key of a work it cannot do -> why
 
     @abstractmethod
     def version(self) -> str:
@@ -147,8 +150,8 @@ def serial_hex(serial: int) -> str:
 
 
 @contextlib.contextmanager
-def running(proxy: Proxy, job: Job, folder: Path, cpu: int) -> Iterator[Running]:
-    """Starts `proxy` pinned to `cpu`, ready to be connected to; stops it at the end.
+def running(proxy: Proxy, job: Job, folder: Path, cpus: Sequence[int]) -> Iterator[Running]:
+    """Starts `proxy` pinned to `cpus`, ready to be connected to; stops it at the end.
 
     Raises:
         ProxyFailed: it did not start, or ended by itself.
@@ -157,7 +160,7 @@ def running(proxy: Proxy, job: Job, folder: Path, cpu: int) -> Iterator[Running]
     config = folder / proxy.config_name
     config.write_text(proxy.configuration(job, folder, tls_port, plain_port))
     output = folder / f"{proxy.name}.log"
-    command = ["taskset", "--cpu-list", str(cpu), *proxy.command(config)]
+    command = ["taskset", "--cpu-list", ",".join(map(str, cpus)), *proxy.command(config)]
     with output.open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, env=_environment(proxy)
@@ -229,12 +232,15 @@ def _fill(template: str, job: Job, ports: tuple[int, int], **values: object) -> 
         upstream_two=job.upstream_ports[1],
         concurrent=job.concurrent,
         max_connections=job.max_connections,
+        workers=job.workers,
     )
 
 
 def _environment(proxy: Proxy) -> dict[str, str]:
-    """Ours, and `lbctl` importable from the source tree when it is not installed."""
-    path = [os.environ.get("PYTHONPATH", ""), str(_PROJECT / "src")]
+    """Ours, with the `lbctl` that is imported here, else that of the source tree."""
+    found = importlib.util.find_spec("lbctl")
+    source = Path(found.origin).resolve().parents[1] if found and found.origin else _PROJECT / "src"
+    path = [os.environ.get("PYTHONPATH", ""), str(source)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **proxy.environment}
 
 

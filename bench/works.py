@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from .certificates import Certificates
+from .certificates import LOAD_CLIENTS, Certificates
 from .cpu import cpu_ns, memory_kib, settle
-from .load import Download, Driver, Hold, Load, NewConnections, OpenEchoes, Target, Upload
+from .load import (
+    Crowd,
+    Driver,
+    Hold,
+    Mixed,
+    NewConnections,
+    OpenEchoes,
+    Storm,
+    Target,
+    download,
+    percentiles,
+    upload,
+)
 from .proxies import Job, Proxy, Running, running
 
-_PARALLEL = 8  # processes of load for new connections
-_ECHO_PROCESSES = 2
+_AT_ONCE = 16  # new connections
 _ECHO_CONNECTIONS = 64
 _BULK_CONNECTIONS = 4
+_STORM_LIMIT = 4  # connections that each client may have open, and has, when it storms
+_MIXED_DOWNLOADS = 8
+_MIXED_ECHOES = 64  # connections, so that one that is late holds up few others
+_MIXED_RATE = 500.0  # echoes a second
 
 
 @dataclass(frozen=True)
@@ -42,18 +60,20 @@ class Sample:
 
     Attributes:
         value: cost of one unit, in the unit of its work.
-        units: how many units were done (connections, echoes, bytes).
+        units: how many units were done (connections, echoes, bytes, refusals).
         seconds: how long they took, on the wall clock.
-        busy: how much of its one CPU the proxy used meanwhile, 0 to 1.
+        busy: how much of its CPUs the proxy used meanwhile, 0 to 1.
+        latency: percentile ("p50", "p99", "p99.9") -> microseconds, of works that time their units.
     """
 
     value: float
     units: int
     seconds: float
     busy: float
+    latency: Mapping[str, float] | None = None
 
 
-Drivers = Callable[[Sequence[Target], Scale], list[Driver]]
+Drivers = Callable[[Sequence[Target], Scale], Driver]
 
 
 @dataclass(frozen=True)
@@ -65,93 +85,126 @@ class Work:
         title: what is done, in words.
         unit: of the value reported.
         factor: from nanoseconds (or KiB, for memory) per counted unit to `unit`.
-        drivers: the load, one process each, given one target per client certificate.
+        driver: the load, given one target per client.
         plaintext: over the plain TCP port.
-        memory: measures memory, not CPU.
+        concurrent: connections a client may have open, where that differs from the job.
+        grows: there is one such load for each CPU of the load, up to the number of workers.
+        reads: what the value is made from.
     """
 
     key: str
     title: str
     unit: str
     factor: float
-    drivers: Drivers
+    driver: Drivers
     plaintext: bool = False
-    memory: bool = False
+    concurrent: int | None = None
+    grows: bool = False
+    reads: Literal["cpu", "memory", "latency"] = "cpu"
+
+    @property
+    def memory(self) -> bool:
+        """Whether it measures memory, not CPU."""
+        return self.reads == "memory"
 
 
-def _new_connections(targets: Sequence[Target], scale: Scale) -> list[Driver]:
-    return [NewConnections(target, scale.seconds, 64) for target in _spread(targets, _PARALLEL)]
+def _new_connections(targets: Sequence[Target], scale: Scale) -> Driver:
+    return NewConnections(targets, _AT_ONCE, scale.seconds)
 
 
-def _open_echoes(targets: Sequence[Target], scale: Scale) -> list[Driver]:
-    each = _ECHO_CONNECTIONS // _ECHO_PROCESSES
-    return [OpenEchoes(target, each, scale.seconds, 1024) for target in _spread(targets, _ECHO_PROCESSES)]
+def _open_echoes(targets: Sequence[Target], scale: Scale) -> Driver:
+    return OpenEchoes(targets, _ECHO_CONNECTIONS, scale.seconds, 1024)
 
 
-def _download(targets: Sequence[Target], scale: Scale) -> list[Driver]:
-    return [Download(target, *_bulk_seconds(target, scale)) for target in _spread(targets, _BULK_CONNECTIONS)]
+def _download(targets: Sequence[Target], scale: Scale) -> Driver:
+    return download(targets, _BULK_CONNECTIONS, _bulk_warm_up(targets), scale.seconds)
 
 
-def _upload(targets: Sequence[Target], scale: Scale) -> list[Driver]:
-    return [Upload(target, *_bulk_seconds(target, scale)) for target in _spread(targets, _BULK_CONNECTIONS)]
+def _upload(targets: Sequence[Target], scale: Scale) -> Driver:
+    return upload(targets, _BULK_CONNECTIONS, _bulk_warm_up(targets), scale.seconds)
 
 
-def _bulk_seconds(target: Target, scale: Scale) -> tuple[float, float]:
-    """Warm-up and work. Plain TCP takes longer to reach its steady state, where proxies splice."""
-    return (2.0 if target.client is None else 0.5), scale.seconds
+def _bulk_warm_up(targets: Sequence[Target]) -> float:
+    """Plain TCP takes longer to reach its steady state, where proxies splice."""
+    return 2.0 if targets[0].client is None else 0.5
 
 
-def _hold(targets: Sequence[Target], scale: Scale) -> list[Driver]:
-    return [Hold(targets[0], scale.idle_before, scale.idle)]
+def _hold(targets: Sequence[Target], scale: Scale) -> Driver:
+    return Hold(targets, scale.idle_before, scale.idle)
 
 
-def _spread(targets: Sequence[Target], count: int) -> list[Target]:
-    return [targets[index % len(targets)] for index in range(count)]
+def _storm(targets: Sequence[Target], scale: Scale) -> Driver:
+    return Storm(targets, _STORM_LIMIT, scale.seconds)
+
+
+def _mixed(targets: Sequence[Target], scale: Scale) -> Driver:
+    return Mixed(
+        targets,
+        echoes=_MIXED_ECHOES,
+        rate=_MIXED_RATE,
+        downloads=_MIXED_DOWNLOADS,
+        warm_up=_bulk_warm_up(targets),
+        seconds=scale.seconds,
+    )
 
 
 _US = 1e-3  # nanoseconds per unit -> microseconds per unit
 _MS_PER_GB = 1e-6 * 1e9  # nanoseconds per byte -> milliseconds per 10^9 bytes
 
+_OVER_TLS: tuple[Work, ...] = (
+    Work("new", "new connection + 64 B echo", "µs", _US, _new_connections, grows=True),
+    Work("echo", "1 KiB echo on 64 open connections", "µs", _US, _open_echoes, grows=True),
+    Work("down", "download", "ms/GB", _MS_PER_GB, _download, grows=True),
+    Work("up", "upload", "ms/GB", _MS_PER_GB, _upload, grows=True),
+    Work("idle", "memory of an idle connection", "KiB", 1.0, _hold, reads="memory"),
+    Work("storm", "connection beyond its client's limit", "µs", _US, _storm, concurrent=_STORM_LIMIT),
+    Work("mixed", "p99 of a 64 B echo beside 8 downloads", "µs", 1.0, _mixed, reads="latency"),
+)
 WORKS: tuple[Work, ...] = (
-    Work("tls-new", "new connection (full mTLS 1.3 handshake) + 64 B echo", "µs", _US, _new_connections),
-    Work("tls-echo", "1 KiB echo on 64 open connections", "µs", _US, _open_echoes),
-    Work("tls-down", "download", "ms/GB", _MS_PER_GB, _download),
-    Work("tls-up", "upload", "ms/GB", _MS_PER_GB, _upload),
-    Work("tls-idle", "memory of an idle authenticated connection", "KiB", 1.0, _hold, memory=True),
-    Work("tcp-new", "plain TCP: new connection + 64 B echo", "µs", _US, _new_connections, plaintext=True),
-    Work("tcp-echo", "plain TCP: 1 KiB echo on 64 open connections", "µs", _US, _open_echoes, plaintext=True),
-    Work("tcp-down", "plain TCP: download", "ms/GB", _MS_PER_GB, _download, plaintext=True),
+    *(replace(work, key=f"tls-{work.key}", title=f"mTLS 1.3: {work.title}") for work in _OVER_TLS),
+    *(
+        replace(work, key=f"tcp-{work.key}", title=f"plain TCP: {work.title}", plaintext=True)
+        for work in _OVER_TLS
+    ),
 )
 
 
 def targets(work: Work, proxy: Running, certificates: Certificates) -> list[Target]:
-    """Where the load of `work` connects: once per listed client, or plain."""
+    """Where the load of `work` connects: once per listed client, or as often plain, each from an address
+    of its own."""
     if work.plaintext:
-        return [Target(proxy.plain_port)]
-    return [Target(proxy.tls_port, client) for client in certificates.clients]
+        return [Target(proxy.plain_port)] * LOAD_CLIENTS
+    return [Target(proxy.tls_port, client, certificates.ca) for client in certificates.clients]
 
 
-def measure(work: Work, proxy: Proxy, job: Job, scale: Scale, folder: Path, cpu: int) -> Sample:
+def measure(work: Work, proxy: Proxy, job: Job, scale: Scale, folder: Path, cpus: Sequence[int]) -> Sample:
     """One round of one work on a freshly started proxy, so that no round inherits another's state.
 
     Raises:
         ProxyFailed: the proxy did not start or did not survive.
         LoadFailed: any connection failed, or any byte was missing or wrong.
     """
-    with running(proxy, job, folder, cpu) as started:
-        drivers = work.drivers(targets(work, started, job.certificates), scale)
-        with Load(drivers) as load:
-            sample = _read(work, load, started.pid)
-            load.finish()
-        return sample
+    if work.concurrent is not None:
+        job = replace(job, concurrent=work.concurrent)
+    threads = min(job.workers, len(os.sched_getaffinity(0))) if work.grows else 1
+    with running(proxy, job, folder, cpus) as started:
+        aims = targets(work, started, job.certificates)
+        drivers = [work.driver(aims, scale) for _ in range(threads)]
+        with closing(Crowd(drivers)) as driver:
+            driver.prepare()
+            sample = _read(work, driver, started.pid, len(cpus))
+            driver.finish()
+            return sample
 
 
-def _read(work: Work, load: Load, pid: int) -> Sample:
+def _read(work: Work, driver: Driver, pid: int, cpus: int) -> Sample:
     read = memory_kib if work.memory else cpu_ns
     settle(pid)
     value_before, cpu_before, began = read(pid), cpu_ns(pid), time.monotonic()
-    units = load.work()
+    done = driver.work()
     seconds, cpu_after = time.monotonic() - began, cpu_ns(pid)
     settle(pid)
-    value = (read(pid) - value_before) * work.factor / units
-    return Sample(value, units, seconds, (cpu_after - cpu_before) / 1e9 / seconds)
+    latency = None if done.latencies is None else percentiles(done.latencies)
+    cost = (read(pid) - value_before) / done.units if latency is None else latency["p99"]
+    busy = (cpu_after - cpu_before) / 1e9 / seconds / cpus
+    return Sample(cost * work.factor, done.units, seconds, busy, latency)

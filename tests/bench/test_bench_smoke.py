@@ -7,16 +7,14 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from bench import certificates, cpu, report
-from bench.load import Download, Load, LoadFailed, NewConnections, OpenEchoes, Target, Upload, expect
+from bench.load import LoadFailed, expect
 from bench.proxies import PROXIES, HAProxy, Job, LoadBalancer, Proxy, ProxyFailed, running, serial_hex
-from bench.upstream import Upstreams
 from bench.works import WORKS, Sample
 from lbctl import config
 
@@ -24,12 +22,6 @@ from lbctl import config
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> certificates.Certificates:
     return certificates.make(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture
-def upstreams() -> Iterator[Upstreams]:
-    with Upstreams() as started:
-        yield started
 
 
 def test_cpu_counts_threads_that_are_gone() -> None:
@@ -138,19 +130,9 @@ def test_a_proxy_that_does_not_start_is_quoted(made: certificates.Certificates, 
 
     with (
         pytest.raises(ProxyFailed, match=re.compile("did not start.*the port is on fire", re.DOTALL)),
-        running(Broken(), Job(made, (1, 2)), tmp_path, 0),
+        running(Broken(), Job(made, (1, 2)), tmp_path, [0]),
     ):
         pytest.fail("it was taken for started")
-
-
-def test_load_counts_its_work_and_upstreams_answer_it(upstreams: Upstreams) -> None:
-    target = Target(upstreams.ports[0])
-    with Load([NewConnections(target, 0.05, 64), OpenEchoes(target, 4, 0.05, 1024)]) as load:
-        assert load.work() > 2
-        load.finish()
-    with Load([Download(target, 0.0, 0.01), Upload(target, 0.0, 0.01)]) as load:
-        assert load.work() % (1 << 25) == 0
-        load.finish()
 
 
 @pytest.mark.parametrize(
@@ -164,11 +146,3 @@ def test_an_echo_that_is_not_one_is_a_failure(answer: bytes, words: str) -> None
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(LoadFailed, match=words):
             expect(ours, b"abcdefgh")
-
-
-def test_a_refused_connection_ends_the_run() -> None:
-    with (
-        pytest.raises(LoadFailed, match="ConnectionRefusedError"),
-        Load([NewConnections(Target(1), 0.05, 64)]),
-    ):
-        pytest.fail("it was taken for connected")

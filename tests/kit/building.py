@@ -1,10 +1,10 @@
-"""Cython for the tests: compiles their own modules against the lbcore that is imported, and lbcore's
-sources to C for whoever wants to read what came out.
+"""Cython for the tests and the bench: compiles their own modules against the lbcore that is imported, and
+lbcore's sources to C for whoever wants to read what came out.
 
-Flags, directives and the hash of the contracts come from setup.py, so a test's module is built the way
-lbcore is. Results are kept under build/tests/, by content: a second run compiles nothing. The compiling is
-done by this file in a process of its own, where neither the test run's warnings nor a sanitizer that the
-test run was started under gets in its way.
+Flags, directives and the hash of the contracts come from setup.py, so such a module is built the way lbcore
+is. Results are kept under build/tests/ and build/bench/, by content: a second run compiles nothing. The
+compiling is done by this file in a process of its own, where neither the test run's warnings nor a
+sanitizer that the test run was started under gets in its way.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -47,6 +47,19 @@ def compiled(source: Path) -> ModuleType:
     Raises:
         RuntimeError: lbcore's compiled modules are older than its contracts, or the compiler fails.
     """
+    folder = compiled_together({source.stem: source}, KEPT)
+    return module_from(source.stem, folder / f"{source.stem}{sysconfig.get_config_var('EXT_SUFFIX')}")
+
+
+def compiled_together(modules: dict[str, Path], kept: Path, contracts: Sequence[Path] = ()) -> Path:
+    """The folder below `kept` where modules (name -> source) are, compiled against the imported lbcore.
+
+    Args:
+        contracts: the .pxd files that the modules share.
+
+    Raises:
+        RuntimeError: as `compiled`.
+    """
     import lbcore
     from lbcore._layout import layout_of
 
@@ -54,13 +67,13 @@ def compiled(source: Path) -> ModuleType:
     layout = read_setup().layout_hash(package)
     if layout_of(str(module_path("lbcore.codes"))) != layout:
         raise RuntimeError(f"{package}: the .pxd and .h files changed since it was built; build it again")
-    digest = digest_of([source], layout, os.environ.get("LBCORE_BUILD", "release"))
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    target = KEPT / f"{source.stem}-{digest}"
+    digest = digest_of([*modules.values(), *contracts], layout, os.environ.get("LBCORE_BUILD", "release"))
+    target = kept / f"{'-'.join(source.stem for source in modules.values())}-{digest}"
     with made_once(target) as fresh:
         if fresh is not None:
-            compile_apart("extension", source, package, fresh)
-    return module_from(source.stem, target / f"{source.stem}{suffix}")
+            named = [f"{name}={source}" for name, source in modules.items()]
+            compile_apart("extensions", package, fresh, *named)
+    return target
 
 
 def generated_c() -> tuple[dict[str, str], str]:
@@ -98,8 +111,8 @@ def digest_of(files: list[Path], *words: str) -> str:
 @contextlib.contextmanager
 def made_once(target: Path) -> Iterator[Path | None]:
     """A new directory to fill, which then becomes `target`; None when it is there. One process at a time."""
-    KEPT.mkdir(parents=True, exist_ok=True)
-    with (KEPT / "lock").open("w") as lock:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.exists():
             yield None
@@ -125,22 +138,25 @@ def compile_apart(*arguments: str | Path) -> str:
         check=False,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"cannot compile {arguments[1]}:\n{done.stdout[-4000:]}")
+        raise RuntimeError(f"cannot compile {' '.join(map(str, arguments))}:\n{done.stdout[-4000:]}")
     return done.stdout
 
 
-def build_extension(source: Path, package: Path, target: Path) -> None:
+def build_extensions(package: Path, target: Path, named: Sequence[str]) -> None:
+    """Each of `named` is NAME=SOURCE."""
     from setuptools import Distribution
 
     setup = read_setup()
+    pairs = [one.split("=", 1) for one in named]
     modules = setup.cythonized(
-        [setup.extension(source.stem, source, package)],
+        [setup.extension(name, Path(source), package) for name, source in pairs],
         build_dir=str(target / "c"),
         include_path=str(package.parent),
     )
     command = Distribution({"name": "tests", "ext_modules": modules}).get_command_obj("build_ext")
     command.build_lib = str(target)
     command.build_temp = str(target / "o")
+    command.parallel = len(os.sched_getaffinity(0))
     command.ensure_finalized()
     command.run()
 
@@ -151,7 +167,7 @@ def build_c(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "extension":
-        build_extension(*map(Path, sys.argv[2:]))
+    if sys.argv[1] == "extensions":
+        build_extensions(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
     else:
         build_c(Path(sys.argv[2]))
