@@ -41,8 +41,8 @@ def read_setup() -> ModuleType:
     return module_from("lbcore_setup", ROOT / "setup.py")
 
 
-def compiled(source: Path) -> ModuleType:
-    """A test's Cython module, compiled against the imported lbcore and loaded.
+def compiled(source: Path, kept: Path = KEPT) -> ModuleType:
+    """A test's Cython module, or the bench's, compiled against the imported lbcore and loaded.
 
     Raises:
         RuntimeError: lbcore's compiled modules are older than its contracts, or the compiler fails.
@@ -56,7 +56,7 @@ def compiled(source: Path) -> ModuleType:
         raise RuntimeError(f"{package}: the .pxd and .h files changed since it was built; build it again")
     digest = digest_of([source], layout, os.environ.get("LBCORE_BUILD", "release"))
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    target = KEPT / f"{source.stem}-{digest}"
+    target = kept / f"{source.stem}-{digest}"
     with made_once(target) as fresh:
         if fresh is not None:
             compile_apart("extension", source, package, fresh)
@@ -98,8 +98,8 @@ def digest_of(files: list[Path], *words: str) -> str:
 @contextlib.contextmanager
 def made_once(target: Path) -> Iterator[Path | None]:
     """A new directory to fill, which then becomes `target`; None when it is there. One process at a time."""
-    KEPT.mkdir(parents=True, exist_ok=True)
-    with (KEPT / "lock").open("w") as lock:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.exists():
             yield None
