@@ -13,7 +13,7 @@ import ssl
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import lbcore
 
 from ..micro.compiled import loops
+from ..micro.parts import RATED, application, nested
 from . import identities
 from .script import ACTED, PATIENCE, Peer, Steps, Upstreams, connect, until
 
@@ -208,20 +209,6 @@ def refused(name: str) -> Callable[[World], Steps]:
     return work
 
 
-def nested(depth: int) -> lbcore.RateLimitManager:
-    """So many scopes, one in the other, each with a cap and a rate."""
-    limits: Mapping[str, Any] = {"max_open": 1_000_000, "rate": 1e6, "burst": 10**7}
-    manager = lbcore.RateLimitManager("outer", scope="global", **limits)
-    for number in range(depth - 1):
-        manager = lbcore.RateLimitManager(f"inner {number}", parent=manager, **limits)
-    return manager
-
-
-def application(upstreams: int) -> lbcore.Application:
-    servers = [lbcore.UpstreamServer(f"127.0.0.1:{1000 + number}") for number in range(upstreams)]
-    return lbcore.Application("picked", servers)
-
-
 PATHS: tuple[HotPath | Loop, ...] = (
     HotPath("tls-new", "connection: handshake, 64 B there and back, end", 8, new("roomy")),
     HotPath("tls-echo", "1 KiB there and back", 16, lambda world: echo(*world.pair, _ECHO), "roomy"),
@@ -232,8 +219,8 @@ PATHS: tuple[HotPath | Loop, ...] = (
     HotPath("tcp-echo", "1 KiB there and back", 16, lambda world: echo(*world.pair, _ECHO), "plain"),
     HotPath("tcp-down", "256 KiB to the client", 16, moved(_PIECE, up=False), "plain"),
     HotPath("tcp-refused", "connection at the application's limit", 8, refused("plain full"), "plain full"),
-    Loop("limiter-1", "open and close in one scope", lambda world: world.loops.Limits(nested(1))),
-    Loop("limiter-3", "open and close in three scopes", lambda world: world.loops.Limits(nested(3))),
+    Loop("limiter-1", "open and close in one scope", lambda world: world.loops.Limits(nested(1, **RATED))),
+    Loop("limiter-3", "open and close in three scopes", lambda world: world.loops.Limits(nested(3, **RATED))),
     Loop("pick-2", "pick of 2 upstreams", lambda world: world.loops.Picks(application(2))),
     Loop("pick-16", "pick of 16 upstreams", lambda world: world.loops.Picks(application(16))),
     Loop("pick-affinity-16", "pick of 16 upstreams by affinity",

@@ -17,29 +17,12 @@ from typing import Any
 
 import pyperf
 
-import lbcore
 from lbctl import config
 
 from .compiled import loops
+from .parts import RATED, ROOMY, WINDOWED, application, full, nested
 
 CLIENTS = 2000  # in the configuration that is loaded
-_ROOMY: dict[str, Any] = {"max_open": 1_000_000}
-_RATED: dict[str, Any] = {**_ROOMY, "rate": 1e6, "burst": 10**7}
-_WINDOWED: dict[str, Any] = {**_RATED, "window": (65536, 1e-3)}
-
-
-def nested(depth: int, **limits: Any) -> lbcore.RateLimitManager:
-    """So many scopes, one in the other."""
-    manager = lbcore.RateLimitManager("outer", scope="global", **limits)
-    for number in range(depth - 1):
-        manager = lbcore.RateLimitManager(f"inner {number}", parent=manager, **limits)
-    return manager
-
-
-def application(upstreams: int) -> lbcore.Application:
-    """So many upstreams that nobody connects to."""
-    servers = [lbcore.UpstreamServer(f"127.0.0.1:{1000 + number}") for number in range(upstreams)]
-    return lbcore.Application("picked", servers)
 
 
 def configuration(folder: Path, clients: int = CLIENTS) -> Path:
@@ -71,11 +54,11 @@ def rows() -> dict[str, Callable[[], Any]]:
     """What is timed in C: its name, and what makes the loop."""
     native = loops()
     return {
-        "limiter: cap": lambda: native.Limits(nested(1, **_ROOMY)),
-        "limiter: cap and rate": lambda: native.Limits(nested(1, **_RATED)),
-        "limiter: cap, rate and window": lambda: native.Limits(nested(1, **_WINDOWED)),
-        "limiter: three scopes, cap": lambda: native.Limits(nested(3, **_ROOMY)),
-        "limiter: three scopes, cap and rate": lambda: native.Limits(nested(3, **_RATED)),
+        "limiter: cap": lambda: native.Limits(nested(1, **ROOMY)),
+        "limiter: cap and rate": lambda: native.Limits(nested(1, **RATED)),
+        "limiter: cap, rate and window": lambda: native.Limits(nested(1, **WINDOWED)),
+        "limiter: three scopes, cap": lambda: native.Limits(nested(3, **ROOMY)),
+        "limiter: three scopes, cap and rate": lambda: native.Limits(nested(3, **RATED)),
         "limiter: refused by the cap": lambda: native.Refusals(full()),
         **{f"pick: {n} upstreams": lambda n=n: native.Picks(application(n)) for n in (2, 16, 256)},
         **{
@@ -90,13 +73,6 @@ def rows() -> dict[str, Callable[[], Any]]:
     }
 
 
-def full() -> lbcore.RateLimitManager:
-    """Its only slot is taken."""
-    manager = lbcore.RateLimitManager("full", max_open=1)
-    manager.connection_opened()
-    return manager
-
-
 def in_c(count: int, make: Callable[[], Any]) -> float:
     """Seconds for so many units."""
     nanoseconds: int = make().run(count)
@@ -105,7 +81,7 @@ def in_c(count: int, make: Callable[[], Any]) -> float:
 
 def from_python(count: int) -> float:
     """The same events from a Python thread."""
-    manager = nested(3, **_ROOMY)
+    manager = nested(3, **ROOMY)
     started = time.perf_counter()
     for _ in range(count):
         manager.connection_opened()
