@@ -175,7 +175,8 @@ cdef class Verdicts:
 
 
 cdef class Timers:
-    """A worker's timer wheel. One unit: a connection's deadline is armed and disarmed, or is moved, or comes."""
+    """A worker's timer wheel. One unit: a deadline is armed and disarmed ("arm"), or is moved ("move"), or is
+    armed and comes ("expire")."""
 
     cdef wheel_t *wheel
     cdef conn_t *conns
