@@ -192,7 +192,11 @@ def new(name: str) -> Callable[[World], Steps]:
 
 
 def moved(count: int, *, up: bool) -> Callable[[World], Steps]:
-    return lambda world: upload(*(world.pair if up else reversed(world.pair)), count)
+    def work(world: World) -> Steps:
+        client, upstream = world.pair
+        return upload(client, upstream, count) if up else upload(upstream, client, count)
+
+    return work
 
 
 def refused(name: str) -> Callable[[World], Steps]:

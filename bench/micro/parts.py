@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ def application(upstreams: int) -> lbcore.Application:
     """So many upstreams that nobody connects to."""
     servers = [lbcore.UpstreamServer(f"127.0.0.1:{1000 + number}") for number in range(upstreams)]
     return lbcore.Application("picked", servers)
+
+
+def picks(upstreams: int, *, affinity: bool = False) -> Any:
+    return loops().Picks(application(upstreams), affinity=affinity)
 
 
 def full() -> lbcore.RateLimitManager:
@@ -72,11 +77,8 @@ def rows() -> dict[str, Callable[[], Any]]:
         "limiter: three scopes, cap": lambda: native.Limits(nested(3, **ROOMY)),
         "limiter: three scopes, cap and rate": lambda: native.Limits(nested(3, **RATED)),
         "limiter: refused by the cap": lambda: native.Refusals(full()),
-        **{f"pick: {n} upstreams": lambda n=n: native.Picks(application(n)) for n in (2, 16, 256)},
-        **{
-            f"pick: {n} upstreams, affinity": lambda n=n: native.Picks(application(n), affinity=True)
-            for n in (2, 16, 256)
-        },
+        **{f"pick: {n} upstreams": partial(picks, n) for n in (2, 16, 256)},
+        **{f"pick: {n} upstreams, affinity": partial(picks, n, affinity=True) for n in (2, 16, 256)},
         "verdict: hit": lambda: native.Verdicts(hit=True),
         "verdict: miss": lambda: native.Verdicts(hit=False),
         "timer: arm and disarm": lambda: native.Timers("arm"),
