@@ -80,8 +80,7 @@ class World:
         self.engine = lbcore.Engine(
             workers=1,
             max_connections=1000,
-            handshake_timeout=PATIENCE,
-            authorize_timeout=PATIENCE,
+            authorize_timeout=PATIENCE,  # which Python measures in the machine's time
             on_records=self._records,
         )
         self.engine.start()
