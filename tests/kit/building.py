@@ -41,13 +41,13 @@ def read_setup() -> ModuleType:
     return module_from("lbcore_setup", ROOT / "setup.py")
 
 
-def compiled(source: Path) -> ModuleType:
-    """A test's Cython module, compiled against the imported lbcore and loaded.
+def compiled(source: Path, kept: Path = KEPT) -> ModuleType:
+    """A test's Cython module, or the bench's, compiled against the imported lbcore and loaded.
 
     Raises:
         RuntimeError: lbcore's compiled modules are older than its contracts, or the compiler fails.
     """
-    folder = compiled_together({source.stem: source}, KEPT)
+    folder = compiled_together({source.stem: source}, kept)
     return module_from(source.stem, folder / f"{source.stem}{sysconfig.get_config_var('EXT_SUFFIX')}")
 
 

@@ -28,6 +28,7 @@ PACKAGES = {
     "nginx": "apt-get install nginx-light",
     "openssl": "apt-get install openssl",
     "postgres": "apt-get install postgresql",
+    "valgrind": "apt-get install valgrind",
 }
 #: Where they are besides $PATH; Debian keeps PostgreSQL's by version.
 FOLDERS = ["/usr/sbin", "/usr/local/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin")))]

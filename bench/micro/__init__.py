@@ -1,0 +1,1 @@
+"""What single parts of the core cost, in loops of C without the interpreter."""
