@@ -111,7 +111,11 @@ def expect(sock: socket.socket, payload: bytes) -> None:
 def end(sock: socket.socket) -> None:
     """An orderly end, waited for: ours first, then the proxy's."""
     if isinstance(sock, ssl.SSLSocket):
-        sock = sock.unwrap()  # close_notify both ways
+        try:
+            sock = sock.unwrap()  # close_notify both ways
+        except ssl.SSLEOFError:  # nginx answers with the end of TCP alone
+            sock.close()
+            return
     sock.shutdown(socket.SHUT_WR)
     if sock.recv(1):
         raise LoadFailed("bytes after the end of an echo")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class Sample:
     units: int
     seconds: float
     busy: float
+    latency: Mapping[str, float] | None = None
 
 
 Drivers = Callable[[Sequence[Target], Scale], list[Driver]]
@@ -109,6 +110,10 @@ def _spread(targets: Sequence[Target], count: int) -> list[Target]:
     return [targets[index % len(targets)] for index in range(count)]
 
 
+def _mixed(targets: Sequence[Target], scale: Scale) -> list[Driver]:
+    return [OpenEchoes(target, 8, scale.seconds, 64) for target in _spread(targets, 1)]
+
+
 _US = 1e-3  # nanoseconds per unit -> microseconds per unit
 _MS_PER_GB = 1e-6 * 1e9  # nanoseconds per byte -> milliseconds per 10^9 bytes
 
@@ -118,6 +123,7 @@ WORKS: tuple[Work, ...] = (
     Work("tls-down", "download", "ms/GB", _MS_PER_GB, _download),
     Work("tls-up", "upload", "ms/GB", _MS_PER_GB, _upload),
     Work("tls-idle", "memory of an idle authenticated connection", "KiB", 1.0, _hold, memory=True),
+    Work("tls-mixed", "stand-in: 64 B echo", "µs", _US, _mixed),
     Work("tcp-new", "plain TCP: new connection + 64 B echo", "µs", _US, _new_connections, plaintext=True),
     Work("tcp-echo", "plain TCP: 1 KiB echo on 64 open connections", "µs", _US, _open_echoes, plaintext=True),
     Work("tcp-down", "plain TCP: download", "ms/GB", _MS_PER_GB, _download, plaintext=True),
@@ -131,14 +137,14 @@ def targets(work: Work, proxy: Running, certificates: Certificates) -> list[Targ
     return [Target(proxy.tls_port, client) for client in certificates.clients]
 
 
-def measure(work: Work, proxy: Proxy, job: Job, scale: Scale, folder: Path, cpu: int) -> Sample:
+def measure(work: Work, proxy: Proxy, job: Job, scale: Scale, folder: Path, cpus: Sequence[int]) -> Sample:
     """One round of one work on a freshly started proxy, so that no round inherits another's state.
 
     Raises:
         ProxyFailed: the proxy did not start or did not survive.
         LoadFailed: any connection failed, or any byte was missing or wrong.
     """
-    with running(proxy, job, folder, cpu) as started:
+    with running(proxy, job, folder, cpus) as started:
         drivers = work.drivers(targets(work, started, job.certificates), scale)
         with Load(drivers) as load:
             sample = _read(work, load, started.pid)
@@ -154,4 +160,5 @@ def _read(work: Work, load: Load, pid: int) -> Sample:
     seconds, cpu_after = time.monotonic() - began, cpu_ns(pid)
     settle(pid)
     value = (read(pid) - value_before) * work.factor / units
-    return Sample(value, units, seconds, (cpu_after - cpu_before) / 1e9 / seconds)
+    latency = {"p50": value, "p99": 3 * value, "p99.9": 9 * value} if work.key.endswith("mixed") else None
+    return Sample(value, units, seconds, (cpu_after - cpu_before) / 1e9 / seconds, latency)
