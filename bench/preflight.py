@@ -13,6 +13,7 @@ import itertools
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -29,7 +30,13 @@ _BULK = 16 << 20
 _PATIENCE = 5.0  # seconds
 _ECHO = b"echo ".ljust(63, b"x") + b"\n"
 _CIPHERS = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384")
-_ESTABLISHED = "01"  # in /proc/net/tcp
+# linux/netlink.h, linux/sock_diag.h
+_HEADER = struct.Struct("=IHHII")
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_REQUEST_DUMP = 0x301
+_ERROR, _DONE = 2, 3
+_ESTABLISHED = 1
 _PLACES = itertools.count(2)
 
 
@@ -159,8 +166,7 @@ class _Preflight:
 
     def _counts(self) -> list[int]:
         """Connections that each upstream has."""
-        local = [_local_port(line) for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        return [local.count(port) for port in self._job.upstream_ports]
+        return [_established(port) for port in self._job.upstream_ports]
 
     def _until_quiet(self) -> None:
         _until(lambda: sum(self._counts()) == 0, "connections stay open at the upstreams")
@@ -207,7 +213,9 @@ def _place() -> str:
 
 
 def _connect(port: int, place: str) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE, source_address=(place, 0))
+    sock = socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE, source_address=(place, 0))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 def _tls(port: int, context: ssl.SSLContext, place: str) -> ssl.SSLSocket:
@@ -258,10 +266,27 @@ def _receive(sock: socket.socket, size: int) -> bytes:
     return bytes(got)
 
 
-def _local_port(line: str) -> int:
-    """Of an established connection in /proc/net/tcp; 0 for others."""
-    _, local, _, state = line.split()[:4]
-    return int(local.rpartition(":")[2], 16) if state == _ESTABLISHED else 0
+def _established(port: int) -> int:
+    """Connections that a server on `port` has, as sock_diag(7) tells it.
+
+    /proc/net/tcp has the same, but after a run also every connection that has ended in the last minute.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
+        addresses = struct.pack("!H", port) + bytes(46)
+        request = struct.pack("=BBBxI", socket.AF_INET, socket.IPPROTO_TCP, 0, 1 << _ESTABLISHED) + addresses
+        size = _HEADER.size + len(request)
+        kernel.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0) + request)
+        count = 0
+        while True:
+            answer = kernel.recv(1 << 16)
+            while answer:
+                length, kind, *_ = _HEADER.unpack_from(answer)
+                if kind == _ERROR:
+                    raise OSError("the kernel does not tell its connections (sock_diag)")
+                if kind == _DONE:
+                    return count
+                count += 1
+                answer = answer[-(-length // 4) * 4 :]
 
 
 def _until(condition: Callable[[], bool], otherwise: str) -> None:

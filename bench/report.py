@@ -224,12 +224,17 @@ def _pass(report: Report, one: Pass) -> list[str]:
     parts.append(_table(one, names, lambda result, name: _spread(result.spread(name)), unit=True))
     parts.append("CPU (or memory, or latency) for one unit of work: median (least–greatest of the rounds).")
     if report.peers:
-        parts += [f"### {report.ours} / peer", _ratio_table(one, report.ours, report.peers)]
+        parts += _section(f"{report.ours} / peer", _ratio_table(one, report.ours, report.peers))
     for ours, tls, peers in report.on_one_library():
-        parts += [f"### On the same library, {tls}: {ours} / peer", _ratio_table(one, ours, peers)]
-    parts += ["### Rate", _table(one, names, _rate), "### Latency, µs", _latency_table(one, names)]
-    parts += ["### How busy", _table(one, names, lambda result, name: f"{result.busy(name):.0%}")]
-    return [part for part in parts if part]
+        parts += _section(f"On the same library, {tls}: {ours} / peer", _ratio_table(one, ours, peers))
+    parts += _section("Rate", _table(one, names, _rate))
+    parts += _section("Latency, µs", _latency_table(one, names))
+    parts += _section("How busy", _table(one, names, lambda result, name: f"{result.busy(name):.0%}"))
+    return parts
+
+
+def _section(title: str, table: str) -> list[str]:
+    return [f"### {title}", table] if table else []
 
 
 def _table(one: Pass, names: Sequence[str], cell: Callable[[Result, str], str], *, unit: bool = False) -> str:
