@@ -16,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from . import certificates, pictures, preflight, report
+from . import certificates, pictures, preflight, readme, report
 from .compare import ITSELF, Bench, Case, Comparison, able
 from .load import LoadFailed
 from .proxies import PROXIES, Job, Proxy, ProxyFailed, ProxyMissing, Version
 from .upstream import Upstreams
 from .works import QUICK, WORKS, Scale
 
+_FAILURES = (ProxyFailed, LoadFailed, preflight.JobNotDone, pictures.NoPictures, readme.NoPlace)
 _T = TypeVar("_T")
 _ROUNDS = 5
 _QUICK_ROUNDS = 2
@@ -44,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.json.write_text(json.dumps(document, indent=2) + "\n")
         if options.svg:
             pictures.draw(document, options.svg)
-    except (ProxyFailed, LoadFailed, preflight.JobNotDone, pictures.NoPictures, OSError) as failure:
+        if options.readme:
+            readme.write(document, options.readme)
+    except (*_FAILURES, OSError) as failure:
         words = [str(failure), *getattr(failure, "__notes__", []), "Nothing is reported."]
         print("bench: " + "\n".join(words), file=sys.stderr)
         return 1
@@ -133,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every round to FILE")
     parser.add_argument("--svg", type=Path, metavar="DIR", help="also draw pictures into DIR")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="also put the table into a README")
     parser.add_argument(
         "--work", action="append", choices=[work.key for work in WORKS], help="only this work (repeatable)"
     )

@@ -243,7 +243,7 @@ def _table(one: Pass, names: Sequence[str], cell: Callable[[Result, str], str], 
         cells = [cell(result, name) if name in result.samples else _NOTHING for name in names]
         if any(text != _NOTHING for text in cells):
             rows.append([result.work.title, *([result.work.unit] if unit else []), *cells])
-    return _rows(rows, left=2 if unit else 1)
+    return as_table(rows, left=2 if unit else 1)
 
 
 def _ratio_table(one: Pass, ours: str, peers: Sequence[str]) -> str:
@@ -254,7 +254,7 @@ def _ratio_table(one: Pass, ours: str, peers: Sequence[str]) -> str:
             continue
         cells = [_ratio(result, ours, peer) if peer in result.samples else _NOTHING for peer in peers]
         rows.append([result.work.title, *cells, f"{best}: {_ratio(result, ours, best)}"])
-    return _rows(rows)
+    return as_table(rows)
 
 
 def _latency_table(one: Pass, names: Sequence[str]) -> str:
@@ -266,7 +266,7 @@ def _latency_table(one: Pass, names: Sequence[str]) -> str:
         for percentile in PERCENTILES:
             cells = [_percentile(latencies.get(name), percentile) for name in names]
             rows.append([result.work.title, percentile, *cells])
-    return _rows(rows, left=2)
+    return as_table(rows, left=2)
 
 
 def _percentile(latency: Mapping[str, Spread] | None, percentile: str) -> str:
@@ -280,7 +280,7 @@ def _itself_table(comparisons: Sequence[Itself]) -> str:
             costs = [_spread(result.spread(name)) for name in (one.ours, one.theirs)]
             ratio = _ratio(result, one.ours, one.theirs)
             rows.append([one.title, result.work.title, result.work.unit, *costs, ratio, f"≤ {one.at_most}"])
-    return _rows(rows, left=3)
+    return as_table(rows, left=3)
 
 
 def _rate(result: Result, name: str) -> str:
@@ -308,7 +308,7 @@ def significant(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _rows(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+def as_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """A table of a head and at least one row; nothing without."""
     if len(rows) < 2:
         return ""

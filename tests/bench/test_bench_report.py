@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pytest
 
 from bench import __main__ as command_line
-from bench import pictures, report
+from bench import pictures, readme, report
 from bench.compare import Case, turns
 from bench.proxies import HAProxy, LoadBalancer, Nginx, ProxyMissing
 from bench.works import WORKS, Sample, Work
@@ -174,6 +174,31 @@ def test_pictures_are_the_same_for_the_same_numbers(made_up: report.Report, tmp_
     assert "<dc:date>" not in cpu
     for words in (f"{work('tls-new').title}, µs", "lbctl-openssl", "haproxy", "nginx", "50"):
         assert f">{words}</text>" in cpu
+
+
+def test_a_readme_has_the_table_between_its_marks(made_up: report.Report, tmp_path: Path) -> None:
+    written = tmp_path / "README.md"
+    document = report.as_json(made_up)
+    with_marks = f"# Before\n\n{readme.BEGIN}\nold\n{readme.END}\n\nafter\n"
+    written.write_text(with_marks)
+    readme.write(document, written)
+    once = written.read_text()
+    readme.write(document, written)
+    assert written.read_text() == once
+    assert once.startswith("# Before\n")
+    assert once.endswith("\nafter\n")
+    assert "old" not in once
+    new, down = work("tls-new").title, work("tcp-down").title
+    assert f"| {new} | µs | 20.0 | 20.0 | 50.0 | 30.0 | 0.67 (0.50–0.75), nginx |" in once
+    assert f"| {down} | ms/GB | – | – | – | 300 | – |" in once
+
+
+def test_a_readme_without_marks_is_left_alone(made_up: report.Report, tmp_path: Path) -> None:
+    written = tmp_path / "README.md"
+    written.write_text("# Before\n")
+    with pytest.raises(readme.NoPlace, match="has no place"):
+        readme.write(report.as_json(made_up), written)
+    assert written.read_text() == "# Before\n"
 
 
 def test_without_matplotlib_nothing_is_measured(
