@@ -63,8 +63,11 @@ class _Run:
         self._versions, self._skipped = _versions(_chosen(PROXIES, "name", options.proxy))
         self._cases = [Case(proxy.name, proxy) for proxy in self._versions]
         self._works = _chosen(WORKS, "key", options.work or (_QUICK_WORKS if options.quick else ()))
+        if not any(able(work, self._cases) for work in self._works):
+            raise ProxyFailed("none of these proxies can do any of these works")
         self._workers = [1, len(self._usable)] if options.workers == "all" else [1]
-        self._itself = () if options.quick or options.work or options.proxy else ITSELF
+        wanted = () if options.quick or options.proxy else ITSELF
+        self._itself = [comparison for comparison in wanted if comparison.among(self._works)]
         self._certificates = certificates.make(folder)
         scale = QUICK if options.quick else Scale()
         self._bench = Bench(folder, scale, self._rounds, self._rounds * self._measurements())

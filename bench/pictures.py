@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .report import PERCENTILES, significant
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -35,7 +37,6 @@ _STYLE = {
     "xtick.color": _GREY,
     "ytick.color": _GREY,
 }
-_PERCENTILES = ("p50", "p99", "p99.9")
 _COLUMNS = 2
 
 Json = Mapping[str, Any]
@@ -105,7 +106,7 @@ def _bars(axes: Axes, work: Json, colours: Mapping[str, str]) -> None:
     most = max(numbers["greatest"] for numbers in proxies.values())
     for bar, numbers in zip(bars, proxies.values(), strict=True):
         middle = bar.get_y() + bar.get_height() / 2
-        axes.text(numbers["greatest"] + 0.02 * most, middle, f"{numbers['median']:.3g}", va="center")
+        axes.text(numbers["greatest"] + 0.02 * most, middle, significant(numbers["median"]), va="center")
     axes.set_title(f"{work['title']}, {work['unit']}", loc="left")
     axes.set_xlim(0, most * 1.18)
     axes.invert_yaxis()
@@ -116,25 +117,30 @@ def _bars(axes: Axes, work: Json, colours: Mapping[str, str]) -> None:
 
 def _dots(axes: Axes, work: Json, colours: Mapping[str, str]) -> None:
     """The percentiles of each proxy on one line, with a mark of its own for each."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     proxies = {
         name: numbers["latency"]
         for name in colours
         if (numbers := work["proxies"].get(name)) is not None and numbers["latency"]
     }
     for row, (name, latency) in enumerate(proxies.items()):
-        values = [latency[percentile]["median"] for percentile in _PERCENTILES]
+        values = [latency[percentile]["median"] for percentile in PERCENTILES]
         axes.plot(values, [row] * len(values), color=colours[name], linewidth=1.5)
         for value, marker in zip(values, "os^", strict=True):
             axes.plot(value, row, marker=marker, color=colours[name], markersize=6)
-    for percentile, marker in zip(_PERCENTILES, "os^", strict=True):
+    for percentile, marker in zip(PERCENTILES, "os^", strict=True):
         axes.plot([], [], marker, color=_GREY, label=percentile)
     axes.set_title(f"{work['title']}, µs", loc="left")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(proxies)), list(proxies))
     axes.set_ylim(len(proxies) - 0.4, -0.6)
     axes.grid(axis="x", color=_GREY, alpha=0.3)
     axes.tick_params(axis="y", length=0)
-    axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, -0.05), labelcolor=_GREY)
+    axes.legend(frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.12), labelcolor=_GREY)
 
 
 Panel = Callable[["Axes", Json, Mapping[str, str]], None]
