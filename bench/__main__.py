@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.svg:
             pictures.require()
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            done = _Run(options, " ".join(["python -m bench", *given]), Path(folder)).report()
+            done = _Run(options, " ".join(["python -m bench", *given]), Path(folder)).measured()
         print(report.markdown(done))
         document = report.as_json(done)
         if options.json:
@@ -78,7 +78,7 @@ class _Run:
             "rounds": str(self._rounds),
         }
 
-    def report(self) -> report.Report:
+    def measured(self) -> report.Report:
         """Everything, measured.
 
         Raises:
@@ -161,8 +161,8 @@ def _chosen(all_of_them: Sequence[_T], attribute: str, names: Sequence[str] | No
 
 def _usable_cpus() -> list[int]:
     usable = sorted(os.sched_getaffinity(0))
-    if len(usable) < 2 or not shutil.which("taskset"):
-        raise OSError("needs two usable CPUs and taskset (Debian: apt-get install util-linux)")
+    if len(usable) < 2 or not shutil.which("taskset") or not shutil.which("openssl"):
+        raise OSError("needs two CPUs, taskset and openssl (Debian: apt-get install util-linux openssl)")
     return usable
 
 

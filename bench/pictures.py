@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _GREY = "#7d8590"
 _COLOURS = ("#2f81f7", "#79a8f0", "#d29922", "#3fb950", "#a371f7", "#db6d28", "#e05d8c")
-_STYLE = {
+_STYLE: Any = {  # matplotlib has a literal for every key
     "svg.hashsalt": "bench",  # ids in the file do not change from run to run
     "svg.fonttype": "none",  # text stays text
     "font.family": "sans-serif",

@@ -191,8 +191,13 @@ class _Preflight:
         """With a client that prefers the cheapest cipher, as the load does: Python's cannot be told."""
         client = self._job.certificates.clients[2]
         command = ["openssl", "s_client", "-brief", "-tls1_3", "-ciphersuites", ":".join(_CIPHERS)]
-        command += ["-connect", f"127.0.0.1:{self._started.tls_port}", "-CAfile", self._job.certificates.ca]
-        command += ["-cert", client.cert, "-key", client.key]
+        command += [
+            "-connect",
+            f"127.0.0.1:{self._started.tls_port}",
+            "-CAfile",
+            str(self._job.certificates.ca),
+        ]
+        command += ["-cert", str(client.cert), "-key", str(client.key)]
         done = subprocess.run(command, input=_ECHO, capture_output=True, timeout=_PATIENCE, check=False)
         said = dict(re.findall(r"^([\w ]+): (.+)$", done.stderr.decode(errors="replace"), re.MULTILINE))
         if said.get("Ciphersuite") != _CIPHERS[0]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from kit.servers import require_server
 
 from bench import __main__ as command_line
-from bench import pictures, readme, report
-from bench.compare import Case, turns
-from bench.proxies import HAProxy, LoadBalancer, Nginx, ProxyMissing
-from bench.works import WORKS, Sample, Work
+from bench import compare, pictures, readme, report
+from bench.certificates import Certificates
+from bench.compare import ITSELF, Bench, Case, turns
+from bench.proxies import Job, LoadBalancer, Nginx, Proxy, ProxyMissing
+from bench.works import WORKS, Sample, Scale, Work
 
 ROOT = Path(__file__).parents[2]
 LATENCY = {"p50": 10.0, "p99": 30.0, "p99.9": 90.0}
@@ -76,6 +78,25 @@ def test_everybody_is_in_turn_the_first() -> None:
     cases = [Case(name, LoadBalancer()) for name in "ABC"]
     order = [(number, case.name) for number, case in turns(cases, 4)]
     assert order == [(1 + index // 3, name) for index, name in enumerate("ABCBCACABABC")]
+
+
+def test_this_project_is_measured_against_itself(
+    made: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two workers and one, in turns, on the same CPUs, in the works of the comparison that were asked for."""
+    measured = []
+
+    def measure(work: Work, proxy: Proxy, job: Job, scale: Scale, folder: Path, cpus: list[int]) -> Sample:
+        measured.append((work.key, proxy.name, job.workers, cpus))
+        return sample(10.0 * job.workers)
+
+    monkeypatch.setattr(compare, "measure", measure)
+    bench = Bench(tmp_path, Scale(), rounds=2, measurements=4)
+    both = next(one for one in ITSELF if one.cpus == 2)
+    done = bench.itself(both, [work("tls-new"), work("tls-idle")], Job(made, (1, 2)), [0, 1])
+    assert measured == [("tls-new", "lbctl", workers, [0, 1]) for workers in (2, 1, 1, 2)]
+    assert [result.ratio(done.ours, done.theirs).median for result in done.results] == [2.0]
+    assert "[4/4] tls-new 2 two" in capsys.readouterr().err
 
 
 def test_ratio_is_of_medians_and_its_extremes_of_pairs() -> None:
@@ -172,7 +193,7 @@ def test_pictures_are_the_same_for_the_same_numbers(made_up: report.Report, tmp_
     assert [path.read_bytes() for path in drawn[0]] == [path.read_bytes() for path in drawn[1]]
     cpu = drawn[0][0].read_text()
     assert "<dc:date>" not in cpu
-    for words in (f"{work('tls-new').title}, µs", "lbctl-openssl", "haproxy", "nginx", "50"):
+    for words in (f"{work('tls-new').title}, µs", "lbctl-openssl", "haproxy", "nginx", "50.0"):
         assert f">{words}</text>" in cpu
 
 
@@ -220,10 +241,8 @@ def test_a_whole_run_names_who_is_missing(
 
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two CPUs")
-    try:
-        HAProxy().version()
-    except ProxyMissing as gone:
-        pytest.skip(str(gone))
+    for program in ("haproxy", "openssl", "taskset"):
+        require_server(program)
     monkeypatch.setattr(Nginx, "version", missing)
     proxies = [part for name in ("lbctl", "haproxy", "nginx") for part in ("--proxy", name)]
     written = tmp_path / "run.json"
