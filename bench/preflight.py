@@ -189,14 +189,9 @@ class _Preflight:
 
     def _agreed_tls(self) -> str:
         """With a client that prefers the cheapest cipher, as the load does: Python's cannot be told."""
-        client = self._job.certificates.clients[2]
+        client, ca = self._job.certificates.clients[2], self._job.certificates.ca
         command = ["openssl", "s_client", "-brief", "-tls1_3", "-ciphersuites", ":".join(_CIPHERS)]
-        command += [
-            "-connect",
-            f"127.0.0.1:{self._started.tls_port}",
-            "-CAfile",
-            str(self._job.certificates.ca),
-        ]
+        command += ["-connect", f"127.0.0.1:{self._started.tls_port}", "-CAfile", str(ca)]
         command += ["-cert", str(client.cert), "-key", str(client.key)]
         done = subprocess.run(command, input=_ECHO, capture_output=True, timeout=_PATIENCE, check=False)
         said = dict(re.findall(r"^([\w ]+): (.+)$", done.stderr.decode(errors="replace"), re.MULTILINE))

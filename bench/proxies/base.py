@@ -270,9 +270,8 @@ def _words(proxy: Proxy, what: str, output: Path) -> str:
 def _environment(proxy: Proxy) -> dict[str, str]:
     """Ours, and `lbctl` importable from the source tree when it is not installed."""
     given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    path = [
-        str(Path(entry).absolute()) for entry in [*given, str(_PROJECT / "src")]
-    ]  # it runs in another folder
+    absolute = [str(Path(entry).absolute()) for entry in given]  # it runs in another folder
+    path = [*absolute, str(_PROJECT / "src")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **proxy.environment}
 
 
