@@ -27,7 +27,7 @@ _FAILURES = (ProxyFailed, LoadFailed, preflight.JobNotDone, pictures.NoPictures,
 _T = TypeVar("_T")
 _ROUNDS = 5
 _QUICK_ROUNDS = 2
-_QUICK_WORKS = ("tls-new", "tls-down", "tls-idle", "tls-mixed", "tcp-new")
+_QUICK_WORKS = ("tls-new", "tls-down", "tls-idle")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
