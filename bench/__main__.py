@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import datetime as dt
 import json
 import os
@@ -10,60 +12,134 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from . import certificates, preflight, report
+from . import certificates, pictures, preflight, readme, report
+from .compare import ITSELF, Bench, Case, Comparison, able
 from .load import LoadFailed
-from .proxies import PROXIES, Job, Proxy, ProxyFailed, ProxyMissing
+from .proxies import PROXIES, Job, Proxy, ProxyFailed, ProxyMissing, Version
 from .upstream import Upstreams
-from .works import QUICK, WORKS, Sample, Scale, Work, measure
+from .works import QUICK, WORKS, Scale
 
+_FAILURES = (ProxyFailed, LoadFailed, preflight.JobNotDone, pictures.NoPictures, readme.NoPlace)
+_T = TypeVar("_T")
 _ROUNDS = 5
-_QUICK_ROUNDS = 3
+_QUICK_ROUNDS = 2
+_QUICK_WORKS = ("tls-new", "tls-down", "tls-idle")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparison and prints it; 0: measured, 1: something failed and nothing is reported."""
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(given)
-    rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
     try:
-        header, results = _run(options, rounds)
-    except (ProxyFailed, LoadFailed, preflight.JobNotDone, OSError) as failure:
+        if options.svg:
+            pictures.require()
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            done = _Run(options, " ".join(["python -m bench", *given]), Path(folder)).measured()
+        print(report.markdown(done))
+        document = report.as_json(done)
+        if options.json:
+            options.json.write_text(json.dumps(document, indent=2) + "\n")
+        if options.svg:
+            pictures.draw(document, options.svg)
+        if options.readme:
+            readme.write(document, options.readme)
+    except (*_FAILURES, OSError) as failure:
         words = [str(failure), *getattr(failure, "__notes__", []), "Nothing is reported."]
         print("bench: " + "\n".join(words), file=sys.stderr)
         return 1
-    names = list(results[0].samples)
-    header = {"command": " ".join(["python -m bench", *given]), "rounds": str(rounds), **header}
-    print(report.markdown(results, names, header))
-    if options.json:
-        options.json.write_text(json.dumps(report.as_json(results, names, header), indent=2) + "\n")
     return 0
 
 
-def _run(options: argparse.Namespace, rounds: int) -> tuple[dict[str, str], list[report.Result]]:
-    """What was run, and where, for the head of the report; and all results."""
-    proxy_cpu, load_cpu = _two_cpus()
-    versions = _versions([proxy for proxy in PROXIES if not options.proxy or proxy.name in options.proxy])
-    works = [work for work in WORKS if not options.work or work.key in options.work]
-    header = {"date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), **report.machine()}
-    header["pinned"] = f"proxy on CPU {proxy_cpu}, load and upstreams on CPU {load_cpu}"
-    os.sched_setaffinity(0, {load_cpu})
-    _raise_fd_limit()
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, Upstreams() as upstreams:
-        job = Job(certificates.make(Path(name)), upstreams.ports)
-        bench = _Bench(job, QUICK if options.quick else Scale(), Path(name), [proxy_cpu])
-        for proxy, version in versions.items():
-            header[proxy.name] = f"{version}; {bench.prove(proxy)}"
-        return header, [bench.compare(work, list(versions), rounds) for work in works]
+class _Run:
+    """A run as it was asked for."""
+
+    def __init__(self, options: argparse.Namespace, command: str, folder: Path) -> None:
+        self._usable = _usable_cpus()
+        self._rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
+        self._versions, self._skipped = _versions(_chosen(PROXIES, "name", options.proxy))
+        self._cases = [Case(proxy.name, proxy) for proxy in self._versions]
+        self._works = _chosen(WORKS, "key", options.work or (_QUICK_WORKS if options.quick else ()))
+        if not any(able(work, self._cases) for work in self._works):
+            raise ProxyFailed("none of these proxies can do any of these works")
+        self._workers = [1, len(self._usable)] if options.workers == "all" else [1]
+        wanted = () if options.quick or options.proxy else ITSELF
+        self._itself = [comparison for comparison in wanted if comparison.among(self._works)]
+        self._certificates = certificates.make(folder)
+        scale = QUICK if options.quick else Scale()
+        self._bench = Bench(folder, scale, self._rounds, self._rounds * self._measurements())
+        self._folder = folder
+        self._run = {
+            "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "rounds": str(self._rounds),
+        }
+
+    def measured(self) -> report.Report:
+        """Everything, measured.
+
+        Raises:
+            JobNotDone: a proxy does less than the others.
+            LoadFailed, ProxyFailed: something went wrong while it was measured.
+        """
+        _raise_fd_limit()
+        with self._place(1) as (job, cpus):
+            abouts = [self._prove(proxy, version, job, cpus) for proxy, version in self._versions.items()]
+        passes = [self._pass(workers) for workers in self._workers]
+        itself = [self._against_itself(comparison) for comparison in self._itself]
+        return report.Report(self._run, report.machine(), abouts, passes, itself, self._skipped)
+
+    def _measurements(self) -> int:
+        """In a round, of all passes."""
+        count = len(self._workers) * sum(len(able(work, self._cases)) for work in self._works)
+        return count + 2 * sum(len(comparison.among(self._works)) for comparison in self._itself)
+
+    def _prove(self, proxy: Proxy, version: Version, job: Job, cpus: list[int]) -> report.About:
+        print(f"{proxy.name}: does it do the whole job?", file=sys.stderr, flush=True)
+        agreed = preflight.prove(proxy, job, self._folder, cpus)
+        command = proxy.command(Path(proxy.config_name), job)
+        spelled = " ".join([Path(command[0]).name, *command[1:]])
+        return report.About(
+            proxy.name, version.product, version.tls, agreed, spelled, proxy.ours, proxy.lacks, proxy.differs
+        )
+
+    def _pass(self, workers: int) -> report.Pass:
+        results = []
+        with self._place(workers) as (job, cpus):
+            for work in self._works:
+                cases = [dataclasses.replace(case, workers=workers) for case in able(work, self._cases)]
+                if cases:
+                    results.append(self._bench.compare(work, cases, job, cpus))
+        return report.Pass(workers, results)
+
+    def _against_itself(self, comparison: Comparison) -> report.Itself:
+        with self._place(comparison.cpus) as (job, cpus):
+            return self._bench.itself(comparison, self._works, job, cpus)
+
+    @contextlib.contextmanager
+    def _place(self, count: int) -> Iterator[tuple[Job, list[int]]]:
+        """So many CPUs for the proxy; load and upstreams have the others, or share all when none is left."""
+        os.sched_setaffinity(0, self._usable[count:] or self._usable)
+        try:
+            with Upstreams() as upstreams:
+                yield Job(self._certificates, upstreams.ports), self._usable[:count]
+        finally:
+            os.sched_setaffinity(0, self._usable)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="less of everything, under two minutes")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="measurements of each work and proxy")
+    parser.add_argument(
+        "--workers", choices=["one", "all"], default="one", help="all: once more with a worker for each CPU"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every round to FILE")
+    parser.add_argument("--svg", type=Path, metavar="DIR", help="also draw pictures into DIR")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="also put the table into a README")
     parser.add_argument(
         "--work", action="append", choices=[work.key for work in WORKS], help="only this work (repeatable)"
     )
@@ -79,12 +155,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _two_cpus() -> tuple[int, int]:
-    """One CPU for the proxy, another for everything else."""
+def _chosen(all_of_them: Sequence[_T], attribute: str, names: Sequence[str] | None) -> list[_T]:
+    return [one for one in all_of_them if not names or getattr(one, attribute) in names]
+
+
+def _usable_cpus() -> list[int]:
     usable = sorted(os.sched_getaffinity(0))
-    if len(usable) < 2 or not shutil.which("taskset"):
-        raise OSError("needs two usable CPUs and taskset (Debian: apt-get install util-linux)")
-    return usable[0], usable[1]
+    if len(usable) < 2 or not shutil.which("taskset") or not shutil.which("openssl"):
+        raise OSError("needs two CPUs, taskset and openssl (Debian: apt-get install util-linux openssl)")
+    return usable
 
 
 def _raise_fd_limit() -> None:
@@ -93,50 +172,19 @@ def _raise_fd_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _versions(proxies: Sequence[Proxy]) -> dict[Proxy, str]:
-    """The proxies that are there; those that are not are named, with how to get them."""
-    found: dict[Proxy, str] = {}
+def _versions(proxies: Sequence[Proxy]) -> tuple[dict[Proxy, Version], list[str]]:
+    """The proxies that are there; and those that are not, with how to get them."""
+    found: dict[Proxy, Version] = {}
+    skipped = []
     for proxy in proxies:
         try:
             found[proxy] = proxy.version()
         except ProxyMissing as missing:
             print(f"bench: skipped: {missing}", file=sys.stderr)
+            skipped.append(str(missing))
     if not found:
         raise ProxyFailed("no proxy to measure")
-    return found
-
-
-class _Bench:
-    """What all measurements of a run share; it tells its progress on stderr."""
-
-    def __init__(self, job: Job, scale: Scale, folder: Path, cpus: Sequence[int]) -> None:
-        self._job = job
-        self._scale = scale
-        self._folder = folder
-        self._cpus = cpus
-
-    def prove(self, proxy: Proxy) -> str:
-        print(f"{proxy.name}: does it do the whole job?", file=sys.stderr)
-        return preflight.prove(proxy, self._job, self._folder, self._cpus)
-
-    def compare(self, work: Work, proxies: Sequence[Proxy], rounds: int) -> report.Result:
-        """A B, B A, A B: in each round directly one after the other, and in turns the first."""
-        samples: dict[str, list[Sample]] = {proxy.name: [] for proxy in proxies}
-        for number in range(1, rounds + 1):
-            for proxy in proxies if number % 2 else reversed(proxies):
-                sample = self._measure(work, proxy, number)
-                samples[proxy.name].append(sample)
-        return report.Result(work, samples)
-
-    def _measure(self, work: Work, proxy: Proxy, number: int) -> Sample:
-        try:
-            sample = measure(work, proxy, self._job, self._scale, self._folder, self._cpus)
-        except (LoadFailed, ProxyFailed) as failure:
-            failure.add_note(f"(in {work.key}, round {number}, {proxy.name})")
-            raise
-        cost = report.significant(sample.value)
-        print(f"{work.key} {number} {proxy.name}: {cost} {work.unit}", file=sys.stderr)
-        return sample
+    return found, skipped
 
 
 if __name__ == "__main__":

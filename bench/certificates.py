@@ -36,6 +36,8 @@ class Certificates:
         stranger: issued by the CA, not on the allow list.
         forger: carries the serial of the first client, issued by a CA nobody trusts.
         serials: the whole allow list, as integers.
+        listed: the certificates of the whole allow list, in one file.
+        fingerprints: their SHA-256, hexadecimal.
     """
 
     ca: Path
@@ -45,6 +47,8 @@ class Certificates:
     stranger: KeyPair
     forger: KeyPair
     serials: tuple[int, ...]
+    listed: Path
+    fingerprints: tuple[str, ...]
 
 
 class _Authority:
@@ -97,18 +101,27 @@ def make(folder: Path) -> Certificates:
     server = authority.issue(folder, "server", x509.random_serial_number(), ExtendedKeyUsageOID.SERVER_AUTH)
     combined = folder / "server-combined.pem"
     _write_private(combined, server.cert.read_bytes() + server.key.read_bytes())
+    clients = tuple(
+        authority.issue(folder, f"client-{index}", serial, client_auth)
+        for index, serial in enumerate(serials)
+    )
+    listed = folder / "listed.pem"
+    listed.write_bytes(b"".join(client.cert.read_bytes() for client in clients))
     return Certificates(
         ca=ca,
         server=server,
         server_combined=combined,
-        clients=tuple(
-            authority.issue(folder, f"client-{index}", serials[index], client_auth)
-            for index in range(LOAD_CLIENTS)
-        ),
+        clients=clients[:LOAD_CLIENTS],
         stranger=authority.issue(folder, "stranger", x509.random_serial_number(), client_auth),
         forger=rogue.issue(folder, "forger", serials[0], client_auth),
         serials=serials,
+        listed=listed,
+        fingerprints=tuple(_fingerprint(client.cert) for client in clients),
     )
+
+
+def _fingerprint(cert: Path) -> str:
+    return x509.load_pem_x509_certificate(cert.read_bytes()).fingerprint(hashes.SHA256()).hex()
 
 
 def _name(text: str) -> x509.Name:

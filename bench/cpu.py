@@ -28,7 +28,7 @@ def cpu_ns(pid: int) -> int:
     Raises:
         ProcessLookupError: there is no such process.
     """
-    return sum(_clock_ns(member) for member in (pid, *descendants(pid, _parents())))
+    return sum(_clock_ns(member) for member in family(pid))
 
 
 def _clock_ns(pid: int) -> int:
@@ -36,6 +36,11 @@ def _clock_ns(pid: int) -> int:
         return time.clock_gettime_ns(process_clock(pid))
     except OSError as error:  # the kernel says EINVAL for a process that is gone
         raise ProcessLookupError(f"process {pid} is gone") from error
+
+
+def family(pid: int) -> list[int]:
+    """`pid` and every process below it."""
+    return [pid, *descendants(pid, _parents())]
 
 
 def descendants(pid: int, parents: Mapping[int, int]) -> list[int]:
@@ -88,7 +93,7 @@ def memory_kib(pid: int) -> int:
     Raises:
         OSError: a process is gone.
     """
-    return sum(_memory_of(member) for member in (pid, *descendants(pid, _parents())))
+    return sum(_memory_of(member) for member in family(pid))
 
 
 def _memory_of(pid: int) -> int:

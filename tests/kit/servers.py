@@ -28,6 +28,8 @@ PACKAGES = {
     "nginx": "apt-get install nginx-light",
     "openssl": "apt-get install openssl",
     "postgres": "apt-get install postgresql",
+    "stunnel": "apt-get install stunnel4",
+    "taskset": "apt-get install util-linux",
     "valgrind": "apt-get install valgrind",
 }
 #: Where they are besides $PATH; Debian keeps PostgreSQL's by version.

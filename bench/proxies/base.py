@@ -1,0 +1,285 @@
+"""What a proxy is to the bench: how it is configured, started on its own CPUs, and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from string import Template
+from types import MappingProxyType
+
+from ..certificates import Certificates
+from ..cpu import family
+
+CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
+UNKNOWN = "an unknown library"
+_PROJECT = Path(__file__).parents[2]
+_START_WITHIN = 20.0  # seconds
+_STOP_WITHIN = 10.0
+
+
+class ProxyFailed(Exception):
+    """A proxy did not start, or ended by itself; the text holds what it wrote."""
+
+
+class ProxyMissing(Exception):
+    """A proxy is not installed; the text says how to get it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every proxy is configured to do, the same for all of them.
+
+    Attributes:
+        upstream_ports: the two upstreams, on loopback.
+        concurrent: connections one client may have open at a time.
+        max_connections: of the whole proxy.
+        workers: threads or processes that serve.
+    """
+
+    certificates: Certificates
+    upstream_ports: tuple[int, int]
+    concurrent: int = 3000
+    max_connections: int = 4000
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started proxy: where it listens and which process, with its children, to measure.
+
+    Attributes:
+        plain_port: 0 when the proxy has no plain TCP.
+    """
+
+    pid: int
+    tls_port: int
+    plain_port: int
+
+
+@dataclass(frozen=True)
+class Version:
+    """Of the program, and of the TLS library that it runs on."""
+
+    product: str
+    tls: str
+
+    def __str__(self) -> str:
+        return f"{self.product} with {self.tls}"
+
+
+class Limit(Enum):
+    """Whose open connections a proxy can count on its TLS port."""
+
+    CLIENT = "each client"
+    SOURCE = "each source address"
+    PROCESS = "all clients together"
+    NONE = "nobody"
+
+
+class Proxy(ABC):
+    """One proxy: what differs between them is the configuration, the command, and what they cannot do.
+
+    Attributes:
+        config_name: of its template in `configurations`, and of the file it is given.
+        environment: set in addition to ours.
+        ours: this project, not a peer.
+        lacks: keys of works that it cannot do, and a sentence why.
+        differs: sentences about parts of the job that it does in another way.
+        limit: whose connections it limits on its TLS port.
+        least_connections: whether the next connection goes to the upstream that has fewer.
+        log_name: the file in its folder that has its lines about connections.
+    """
+
+    name: str
+    config_name: str
+    environment: Mapping[str, str] = MappingProxyType({})
+    ours = False
+    lacks: Mapping[str, str] = MappingProxyType({})
+    differs: tuple[str, ...] = ()
+    limit = Limit.CLIENT
+    least_connections = True
+    log_name = "output.log"
+
+    @abstractmethod
+    def version(self) -> Version:
+        """The exact version.
+
+        Raises:
+            ProxyMissing: it is not installed.
+        """
+
+    @abstractmethod
+    def command(self, config: Path, job: Job) -> list[str]:
+        """What starts it in the foreground, in its folder."""
+
+    @abstractmethod
+    def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
+        """The text of its configuration file; further files go into `folder`."""
+
+    def folder(self, parent: Path) -> Path:
+        """Where it is started; what it wrote stays there until it is started again."""
+        return parent / self.name
+
+    @property
+    def has_plain(self) -> bool:
+        """Whether there is a port without TLS."""
+        return "tcp-new" not in self.lacks
+
+    def fill(self, job: Job, ports: tuple[int, int], **values: object) -> str:
+        """Its template with the job in it, and with `values`."""
+        certificates = job.certificates
+        return Template((CONFIGURATIONS / self.config_name).read_text()).substitute(
+            {
+                "ca_pem": certificates.ca,
+                "server_cert": certificates.server.cert,
+                "server_key": certificates.server.key,
+                "tls_port": ports[0],
+                "plain_port": ports[1],
+                "upstream_one": job.upstream_ports[0],
+                "upstream_two": job.upstream_ports[1],
+                "concurrent": job.concurrent,
+                "max_connections": job.max_connections,
+                "workers": job.workers,
+                **values,
+            }
+        )
+
+    def ask(self, command: list[str]) -> str:
+        """What a command that ends by itself writes, in its environment.
+
+        Raises:
+            ProxyFailed: it fails.
+        """
+        done = subprocess.run(command, capture_output=True, text=True, env=_environment(self), check=False)
+        if done.returncode:
+            raise ProxyFailed(f"{' '.join(command)} failed. It wrote:\n{(done.stdout + done.stderr).strip()}")
+        return done.stdout + done.stderr
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program: in the PATH, beside the running Python, or where Debian keeps servers.
+
+    Raises:
+        ProxyMissing: it is in none of them; the text names the package.
+    """
+    places = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent), "/usr/sbin"])
+    found = shutil.which(name, path=places)
+    if not found:
+        raise ProxyMissing(f"{name} is not installed: {package}")
+    return found
+
+
+def serial_hex(serial: int) -> str:
+    """A serial as the configurations spell it: whole octets, upper case."""
+    digits = f"{serial:X}"
+    return digits.zfill(len(digits) + len(digits) % 2)
+
+
+@contextlib.contextmanager
+def running(proxy: Proxy, job: Job, folder: Path, cpus: Sequence[int]) -> Iterator[Running]:
+    """Starts `proxy` pinned to `cpus`, ready to be connected to; stops it at the end.
+
+    Raises:
+        ProxyFailed: it did not start, or ended by itself.
+    """
+    own = proxy.folder(folder)
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir()
+    tls_port, plain_port = _free_ports(2)
+    if not proxy.has_plain:
+        plain_port = 0
+    config = own / proxy.config_name
+    config.write_text(proxy.configuration(job, own, tls_port, plain_port))
+    output = own / "output.log"
+    command = ["taskset", "--cpu-list", ",".join(map(str, cpus)), *proxy.command(Path(config.name), job)]
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=own, env=_environment(proxy)
+        )
+    try:
+        _wait_for_ports(process, [port for port in (tls_port, plain_port) if port], proxy, output)
+        with _blamed(process, proxy, output):
+            yield Running(process.pid, tls_port, plain_port)
+    finally:
+        _stop(process)
+
+
+@contextlib.contextmanager
+def _blamed(process: subprocess.Popen[bytes], proxy: Proxy, output: Path) -> Iterator[None]:
+    """A failure under load is told with what the proxy wrote; a proxy that died is the failure."""
+    try:
+        yield
+        if process.poll() is not None:
+            raise ConnectionError("the proxy is gone")
+    except Exception as failure:
+        if process.poll() is not None:
+            words = _words(proxy, f"ended by itself (exit {process.returncode})", output)
+            raise ProxyFailed(words) from failure
+        failure.add_note(_words(proxy, "is still running", output))
+        raise
+
+
+def _wait_for_ports(
+    process: subprocess.Popen[bytes], ports: Sequence[int], proxy: Proxy, output: Path
+) -> None:
+    deadline = time.monotonic() + _START_WITHIN
+    for port in ports:
+        while not _answers(port):
+            if process.poll() is not None:
+                raise ProxyFailed(_words(proxy, f"did not start (exit {process.returncode})", output))
+            if time.monotonic() > deadline:
+                raise ProxyFailed(_words(proxy, f"did not listen within {_START_WITHIN:.0f} s", output))
+            time.sleep(0.02)
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Asks it to end; after a while it is ended, and its children before it, so that none is left over."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_WITHIN)
+    except subprocess.TimeoutExpired:
+        for pid in reversed(family(process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def _words(proxy: Proxy, what: str, output: Path) -> str:
+    wrote = output.read_text(errors="replace")[-4000:].strip() or "(nothing)"
+    return f"{proxy.name} {what}. It wrote:\n{wrote}"
+
+
+def _environment(proxy: Proxy) -> dict[str, str]:
+    """Ours, with the `lbctl` that is imported here, else that of the source tree."""
+    found = importlib.util.find_spec("lbctl")
+    source = Path(found.origin).resolve().parents[1] if found and found.origin else _PROJECT / "src"
+    given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    absolute = [str(Path(entry).absolute()) for entry in given]  # it runs in another folder
+    path = [*absolute, str(source)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **proxy.environment}
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago; all are held until all are known, so that they differ."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in sockets]

