@@ -43,15 +43,16 @@ class Scale:
     Attributes:
         seconds: of work that is counted over time.
         idle: connections that are added between the two readings of memory.
-        idle_before: connections that are open at the first reading, so that pools exist.
+        idle_before: connections that are open at the first reading: as many as a burst has under way at once,
+            so that what is kept for those is there before.
     """
 
     seconds: float = 3.0
-    idle: int = 2000
-    idle_before: int = 100
+    idle: int = 4000
+    idle_before: int = 1000
 
 
-QUICK = Scale(seconds=1.0, idle=1000)
+QUICK = Scale(seconds=1.0, idle=1500, idle_before=500)
 
 
 @dataclass(frozen=True)

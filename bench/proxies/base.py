@@ -51,7 +51,7 @@ class Job:
     certificates: Certificates
     upstream_ports: tuple[int, int]
     concurrent: int = 3000
-    max_connections: int = 4000
+    max_connections: int = 6000
     workers: int = 1
 
 

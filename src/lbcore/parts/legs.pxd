@@ -10,9 +10,7 @@ from lbcore.structs cimport leg_t, worker_t
 cdef int leg_put(worker_t *worker, leg_t *leg, const uint8_t *data, size_t length) noexcept nogil
 # Sends what waits. 0 (leg.out is NULL when all went), or an errno: the leg is broken.
 cdef int leg_flush(worker_t *worker, leg_t *leg) noexcept nogil
-# Encrypts and sends. `length` <= BATCH_MAX. 0 or an errno.
-cdef int leg_put_plain(worker_t *worker, leg_t *leg, const uint8_t *plain, size_t length) noexcept nogil
-# Either of the two: payload as the other leg gave it. `length` <= BATCH_MAX. 0 or an errno.
+# The same for payload as the other leg gave it, encrypted where this one has TLS. 0 or an errno.
 cdef int leg_put_payload(worker_t *worker, leg_t *leg, const uint8_t *data, size_t length) noexcept nogil
 # Sends close_notify behind what is waiting; once. 0, or an errno: it will not arrive.
 cdef int leg_notify(worker_t *worker, leg_t *leg) noexcept nogil
