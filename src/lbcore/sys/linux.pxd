@@ -47,6 +47,8 @@ cdef extern from "unistd.h" nogil:
 
 cdef extern from "fcntl.h" nogil:
     int fcntl(int fd, int command, ...)
+    ssize_t splice(int source, void *source_offset, int target, void *target_offset, size_t length,
+                   unsigned int flags)
     unsigned int SPLICE_F_MOVE, SPLICE_F_NONBLOCK
     int F_SETPIPE_SZ, F_GETPIPE_SZ, F_GETFL, F_SETFL
 
@@ -81,6 +83,7 @@ cdef extern from "sys/epoll.h" nogil:
         epoll_data_t data
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
+    int epoll_wait(int epoll, epoll_event *events, int capacity, int timeout_ms)
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
     uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLEXCLUSIVE, EPOLLET
 
@@ -135,13 +138,8 @@ cdef extern from "sys/socket.h" nogil:
     int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
     int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
     int shutdown(int fd, int how)
-
-cdef extern from "direct.h" nogil:
-    ssize_t recv "lbcore_recv"(int fd, void *buffer, size_t length, int flags)
-    ssize_t send "lbcore_send"(int fd, const void *buffer, size_t length, int flags)
-    ssize_t splice "lbcore_splice"(int source, void *source_offset, int target, void *target_offset,
-                                   size_t length, unsigned int flags)
-    int epoll_wait "lbcore_epoll_wait"(int epoll, epoll_event *events, int capacity, int timeout_ms)
+    ssize_t recv(int fd, void *buffer, size_t length, int flags)
+    ssize_t send(int fd, const void *buffer, size_t length, int flags)
 
 
 cdef inline uint64_t monotonic_ns() noexcept nogil:
