@@ -91,7 +91,10 @@ cdef int leg_put_payload(worker_t *worker, leg_t *leg, const uint8_t *data, size
     cdef int problem = 0
     while length > 0 and problem == 0:
         piece = length if length < <size_t>PIECE_MAX else <size_t>PIECE_MAX
-        problem = leg_encrypt(worker, leg, data, piece) if leg.tls != NULL else leg_put(worker, leg, data, piece)
+        if leg.tls != NULL:
+            problem = leg_encrypt(worker, leg, data, piece)
+        else:
+            problem = leg_put(worker, leg, data, piece)
         data += piece
         length -= piece
     return problem

@@ -63,8 +63,8 @@ cdef int socket_keep_alive(int fd, uint32_t keepalive_s) noexcept nogil:
 
 
 cdef int socket_speaks_first(int fd) noexcept nogil:
-    """Spares a packet, and a wake-up at the other end. For who has something to say at once: without that,
-    the other end would not see the connection before the kernel's timer for late acknowledgements (tcp(7))."""
+    """Spares a packet, and a wake-up at the other end. For who has something to say at once: otherwise the
+    other end would not see the connection before the kernel's timer for late acknowledgements."""
     return set_option(fd, IPPROTO_TCP, TCP_QUICKACK, 0)
 
 

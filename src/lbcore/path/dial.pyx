@@ -77,7 +77,8 @@ cdef step_t dial_step(conn_t *conn, worker_t *worker) noexcept nogil:
 
 cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef int problem
-    # Most clients speak at once. What they have said by now goes with the dial; for who has left, nobody dials.
+    # Most clients speak at once: what they have said by now goes with the dial. And who has left is not
+    # dialled for.
     if conn.early == NULL and early_read(conn, worker) == STEP_CLOSE:
         return STEP_CLOSE
     conn.dialled_ns = worker.now_ns
