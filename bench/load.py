@@ -7,15 +7,13 @@ number from work that failed in part would mean nothing.
     connect -> ready | work -> what was done | finish: everything ended in order
 
 The loops are native (`native/load.pyx`) and do not hold the interpreter, so drivers run side by side in
-threads. `Target` connects one Python client, for those who want to look at what they get.
+threads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,18 +41,12 @@ class Target:
     Attributes:
         port: on loopback.
         client: certificate to present; None: plain TCP.
-        ca: verifies the server. None: the server is not verified, which saves the load's CPU.
+        ca: of the server; the TLS engine wants one, although nothing is verified, which saves the load's CPU.
     """
 
     port: int
     client: KeyPair | None = None
     ca: Path | None = None
-
-    def context(self) -> ssl.SSLContext | None:
-        """The TLS context for this target, made once per driver; None for plain TCP."""
-        if self.client is None:
-            return None
-        return tls_context(self.client, self.ca)
 
     def material(self) -> tuple[bytes, bytes, bytes] | None:
         """Certificate, key and CA, for the native load; None for plain TCP.
@@ -68,58 +60,10 @@ class Target:
             raise ValueError("the native load needs a CA")
         return self.client.cert.read_bytes(), self.client.key.read_bytes(), self.ca.read_bytes()
 
-    def connect(self, context: ssl.SSLContext | None) -> socket.socket:
-        """A connected socket; for TLS the handshake is done (the server's verdict is not yet known)."""
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=None)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if context is None:
-            return sock
-        return context.wrap_socket(sock, server_hostname="localhost")
-
-
-def tls_context(client: KeyPair | None, ca: Path | None) -> ssl.SSLContext:
-    """A TLS 1.3 client that presents `client` and verifies the server against `ca` if given."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if ca is None:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        context.load_verify_locations(ca)
-    if client is not None:
-        context.load_cert_chain(client.cert, client.key)
-    return context
-
 
 def message(size: int) -> bytes:
     """An echo request of exactly `size` bytes."""
     return b"echo ".ljust(size - 1, b"x") + b"\n"
-
-
-def echo(sock: socket.socket, payload: bytes) -> None:
-    """Sends `payload` and checks that the same comes back.
-
-    Raises:
-        LoadFailed: something else came, or the connection ended.
-    """
-    sock.sendall(payload)
-    expect(sock, payload)
-
-
-def expect(sock: socket.socket, payload: bytes) -> None:
-    """Reads as many bytes as `payload` has and compares them.
-
-    Raises:
-        LoadFailed: something else came, or the connection ended.
-    """
-    got = sock.recv(len(payload))
-    while len(got) < len(payload):
-        more = sock.recv(len(payload) - len(got))
-        if not more:
-            raise LoadFailed(f"the connection ended after {len(got)} of {len(payload)} bytes of an echo")
-        got += more
-    if got != payload:
-        raise LoadFailed(f"echo returned other bytes: {got[:40]!r} instead of {payload[:40]!r}")
 
 
 @dataclass(frozen=True)

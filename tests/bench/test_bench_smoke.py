@@ -1,23 +1,13 @@
-"""The parts of the bench that need no proxy: counters, and bytes on the wire."""
+"""The counters of the bench."""
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from bench import cpu
-from bench.load import Download, Load, LoadFailed, NewConnections, OpenEchoes, Target, Upload, expect
-from bench.upstream import Upstreams
-
-
-@pytest.fixture
-def upstreams() -> Iterator[Upstreams]:
-    with Upstreams() as started:
-        yield started
 
 
 def test_cpu_counts_threads_that_are_gone() -> None:
@@ -52,34 +42,3 @@ def test_memory_leaves_out_files_and_keeps_what_is_swapped() -> None:
     assert cpu.parse_rollup(rollup) == 123
     with pytest.raises(ValueError, match="no SwapPss"):
         cpu.parse_rollup(rollup.replace("SwapPss", "Other"))
-
-
-def test_load_counts_its_work_and_upstreams_answer_it(upstreams: Upstreams) -> None:
-    target = Target(upstreams.ports[0])
-    with Load([NewConnections(target, 0.05, 64), OpenEchoes(target, 4, 0.05, 1024)]) as load:
-        assert load.work() > 2
-        load.finish()
-    with Load([Download(target, 0.0, 0.01), Upload(target, 0.0, 0.01)]) as load:
-        assert load.work() % (1 << 25) == 0
-        load.finish()
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [(b"12345678", "other bytes"), (b"1234", "ended after 4 of 8"), (b"", "after 0")],
-)
-def test_an_echo_that_is_not_one_is_a_failure(answer: bytes, words: str) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(answer)
-        theirs.shutdown(socket.SHUT_WR)
-        with pytest.raises(LoadFailed, match=words):
-            expect(ours, b"abcdefgh")
-
-
-def test_a_refused_connection_ends_the_run() -> None:
-    with (
-        pytest.raises(LoadFailed, match="ConnectionRefusedError"),
-        Load([NewConnections(Target(1), 0.05, 64)]),
-    ):
-        pytest.fail("it was taken for connected")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import threading
 import time
@@ -131,7 +132,7 @@ def test_each_client_has_an_address_of_its_own() -> None:
 
 
 def test_the_upstreams_do_every_job_one_after_the_other(upstreams: Upstreams) -> None:
-    sock = Target(upstreams.ports[1]).connect(None)
+    sock = socket.create_connection(("127.0.0.1", upstreams.ports[1]))
     with sock:
         for size in (1, 100, len(PATTERN) + 5):
             sock.sendall(b"source %d\n" % size)
@@ -146,7 +147,7 @@ def test_the_upstreams_do_every_job_one_after_the_other(upstreams: Upstreams) ->
 
 @pytest.mark.parametrize("line", [b"swallow 5\n", b"sink 5\nsix of it", b"s" * 100])
 def test_the_upstreams_hang_up_on_what_they_do_not_know(upstreams: Upstreams, line: bytes) -> None:
-    with Target(upstreams.ports[0]).connect(None) as sock:
+    with socket.create_connection(("127.0.0.1", upstreams.ports[0])) as sock:
         sock.sendall(line)
         with contextlib.suppress(ConnectionResetError):
             assert sock.recv(10) == b""
