@@ -4,6 +4,9 @@ Nothing before this stage has sent a packet to any upstream. A failure of ours (
 no memory) is not held against the upstream and ends the connection; a failure of the upstream, its TLS
 included, gives its count back and picks another one, at most `connect_attempts` times. One deadline covers an
 attempt from the first packet to the last of the handshake.
+
+On this machine `connect` has shaken hands when it returns, so the socket is asked before epoll is; elsewhere
+that question costs a tenth of a microsecond.
 """
 
 from libc.stdint cimport uint32_t

@@ -1,7 +1,7 @@
 """Moving one batch: decrypt, encrypt, copy or splice.
 
-    TLS -> plain     recv, decrypt every record in it, one send
-    plain -> TLS     recv, encrypt into records, one send
+    TLS -> plain     recv, decrypt every record in it, send
+    plain -> TLS     recv, then encrypt and send, two records at a time (parts/legs.pyx)
     TLS -> TLS       both
     plain -> plain   recv and send while it is little; in bulk, splice through a borrowed pipe
 
