@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -187,5 +188,12 @@ def _versions(proxies: Sequence[Proxy]) -> tuple[dict[Proxy, Version], list[str]
     return found, skipped
 
 
+def _end(number: int, frame: object) -> None:
+    """So that proxies, upstreams and keys go with whoever is told to end."""
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    for told in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(told, _end)
     sys.exit(main())

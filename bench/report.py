@@ -185,6 +185,7 @@ def machine() -> dict[str, str]:
         "memory": f"{memory / (1 << 30):.1f} GiB",
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "Linux"),
         "kernel": platform.release(),
+        "congestion control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "python": sys.version.split()[0],
     }
 

@@ -11,12 +11,20 @@ need the interpreter (`native/upstream.pyx`).
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import socket
 from types import TracebackType
 
 from .native.upstream import serve
 
 PATTERN = bytes(range(251)) * ((1 << 20) // 251 + 1)  # 251 is prime: a shifted copy never matches
+
+
+def _serve(listening: int, pattern: bytes) -> None:
+    """A native loop runs no handlers of Python, so none may be inherited."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    serve(listening, pattern)
 
 
 class Upstreams:
@@ -33,7 +41,7 @@ class Upstreams:
             with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
                 listener.setblocking(False)
                 ports.append(listener.getsockname()[1])
-                process = fork.Process(target=serve, args=(listener.fileno(), PATTERN), daemon=True)
+                process = fork.Process(target=_serve, args=(listener.fileno(), PATTERN), daemon=True)
                 process.start()
                 self._processes.append(process)
         self.ports = (ports[0], ports[1])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 GROWTH_MAX = 0.05  # of instructions; calls may not grow at all
+SUSPICIOUS = 0.5  # with less than this part of its budget, a path was hardly counted
 _ROUNDING = 0.001  # calls per unit are kept with two decimals
 _FOLDER = Path(__file__).with_name("budgets")
 
@@ -111,6 +112,14 @@ def _grown(key: str, allowed: Cost, cost: Cost) -> list[str]:
             f"{_change(allowed, cost)} than the budget's {allowed.instructions:.1f} "
             f"(it may grow by {GROWTH_MAX:.0%})."
         )
+    if cost.instructions < allowed.instructions * SUSPICIOUS:
+        found.append(
+            f"{key}: {cost.instructions:.1f} instructions for one {cost.unit}, {_change(allowed, cost)} than "
+            "the budget's: either it was not counted, or --update says that it has become so cheap."
+        )
+    for name, before in sorted(allowed.calls.items()):
+        if before > 0 and cost.calls.get(name, 0) == 0:
+            found.append(f"{key}: {name} is not called any more: not counted, or --update says so.")
     for name, count in sorted(cost.calls.items()):
         before = allowed.calls.get(name, 0)
         if count > before + _ROUNDING:

@@ -5,6 +5,10 @@ from libc.stdint cimport int64_t, uint64_t
 from lbcore.structs cimport record_t
 
 
+cdef enum:
+    LINES_BYTES = 65536
+
+
 cdef class LineBuffer:
     cdef object write            # called with whole lines, as bytes
     cdef bytes head              # of each line, from the time on
@@ -12,6 +16,7 @@ cdef class LineBuffer:
     cdef double share            # of the next one that was carried over
     cdef char *lines             # LINES_BYTES; owned
     cdef size_t length
+    cdef size_t line_max         # bytes of the longest line
     cdef int64_t second          # that `stamp` shows
     cdef char stamp[20]
 

@@ -34,8 +34,8 @@ cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *out_length) except NULL
 
 cdef enum:
-    LINES_BYTES = 65536
-    LINE_MAX = 4096              # with a node's name of NODE_MAX, each character escaped, and three texts
+    FIXED_MAX = 1024             # of a line: names of fields, numbers, addresses, words of the core
+    TEXTS = 3                    # app, client, upstream
     TEXT_MAX = 256
 
 cdef const char *HEXADECIMAL = b"0123456789ABCDEF"
@@ -60,6 +60,7 @@ cdef class LineBuffer:
         self.write = settings.write
         self.sample = settings.sample
         self.head = f'Z","event":"conn.close","node":{json.dumps(settings.node)},"id":"'.encode()
+        self.line_max = len(self.head) + TEXTS * TEXT_MAX + FIXED_MAX    # the node's name may be all escapes
         self.second = -1
 
     def __dealloc__(self):
@@ -98,7 +99,7 @@ cdef class LineBuffer:
         return True
 
     cdef bint is_full(self) noexcept:
-        return self.length + LINE_MAX > LINES_BYTES
+        return self.length + self.line_max > LINES_BYTES
 
     cdef flush(self):
         cdef bytes lines = self.lines[:self.length]

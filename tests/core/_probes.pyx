@@ -20,7 +20,7 @@ from lbcore.codes cimport (
     reason_ending,
     reason_t,
 )
-from lbcore.record_lines cimport LineBuffer
+from lbcore.record_lines cimport LINES_BYTES, LineBuffer
 from lbcore.to_core cimport make_name
 from lbcore.parts.balance cimport (
     balance_give,
@@ -1375,6 +1375,12 @@ def record_line(settings, str boot, str app, bytes source, *, reason, client=Non
     entry.upstream = make_name(upstream) if upstream is not None else NULL
     try:
         taken = lines.take(&entry, boot.encode(), app)
+        while taken and not lines.is_full():
+            lines.take(&entry, boot.encode(), app)
+            if lines.length == 0:        # none is in the sample
+                break
+        if lines.length > <size_t>LINES_BYTES:
+            raise AssertionError(f"{lines.length} bytes in a buffer of {LINES_BYTES}")
         lines.flush()
         return taken, read_record(&entry, boot, {1: app})
     finally:

@@ -53,7 +53,9 @@ class Written:
         self.by_python = json_format(node)(event, record.time, fields) + "\n"
 
     def _write(self, lines: bytes) -> None:
-        self.text += lines.decode()
+        """A whole buffer of the same line."""
+        self.text, *others = lines.decode().splitlines(keepends=True)
+        assert set(others) <= {self.text}
 
 
 @given(
@@ -90,6 +92,18 @@ def test_a_line_is_what_python_writes(
     assert json.loads(written.text) == json.loads(written.by_python)
     if len(written.by_python) < 1024 and "\\" not in written.by_python:
         assert written.text == written.by_python
+
+
+def test_the_longest_lines_stay_inside_the_buffer(probes: ModuleType) -> None:
+    """Many of them, so that the last one begins wherever it may."""
+    numbers = ("id", "bytes_in", "bytes_out", "duration_ns", "handshake_ns", "connect_ns")
+    most: dict[str, Any] = {**dict.fromkeys(numbers, 2**63), "attempts": 8, "worker": 63, "wall_ns": 2**62}
+    most |= {"app": "a" * 256, "client": "c" * 256, "upstream": "u" * 256, "serial": b"\xff" * 20}
+    source = six("1111:2222:3333:4444:5555:6666:7777:8888", 65535)
+    for node in ("n", "\U0001f600" * 255):
+        for length in range(1, 257, 5):
+            most["client"] = "c" * length
+            assert Written(probes, node=node, source=source, cipher=CIPHER, **most).taken
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,9 +12,9 @@ from kit.balancer import Stopwatch
 from kit.clients import connect, plain
 from kit.fixtures import Keep, MakeBalancer
 from kit.pki import Pki
-from kit.sockets import End
+from kit.sockets import End, read_exactly
 from kit.tcp import State, sockets
-from kit.upstreams import Blackhole, Refuser, Upstream
+from kit.upstreams import Blackhole, Refuser, Session, Upstream
 from kit.waiting import wait_until
 
 
@@ -237,3 +239,28 @@ def test_ipv6_upstreams(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     with connect(pki, lb.port) as client:
         client.echo(b"x")
     assert (lb.record().upstream or "").startswith("[::1]:")
+
+
+# ---- what the client has said by then --------------------------------------------------------------
+
+
+def test_an_answer_in_two_writes_waits_for_no_timer(balance: MakeBalancer, keep: Keep) -> None:
+    """Under Nagle's algorithm (RFC 896) the second one waits until the first is acknowledged: at once, and
+    not when the kernel's timer for late acknowledgements is up, 40 ms at the least."""
+
+    def answer(session: Session) -> None:
+        session.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        session.sock.recv(100)
+        session.sock.send(b"head")
+        session.sock.send(b"body")
+        session.sock.recv(1)
+
+    lb = balance(keep(Upstream(answer)), plaintext=True)
+    times = []
+    for _ in range(20):
+        with plain(lb.port) as client:
+            started = time.monotonic()
+            client.sendall(b"GET")
+            assert read_exactly(client, 8) == b"headbody"
+            times.append(time.monotonic() - started)
+    assert min(times) < 0.03

@@ -6,8 +6,6 @@ from libc.stdint cimport uint32_t
 cdef int socket_tune(int fd) noexcept nogil
 # The same; 0 seconds: no keep-alive.
 cdef int socket_keep_alive(int fd, uint32_t keepalive_s) noexcept nogil
-# Before connect: what is sent first takes the last packet of the handshake along.
-cdef int socket_speaks_first(int fd) noexcept nogil
 cdef bint socket_is_connected(int fd) noexcept nogil
 # The next close sends RST and forgets what is unsent.
 cdef void socket_will_reset(int fd) noexcept nogil

@@ -15,7 +15,6 @@ from lbcore.sys.linux cimport (
     TCP_KEEPIDLE,
     TCP_KEEPINTVL,
     TCP_NODELAY,
-    TCP_QUICKACK,
     TCP_USER_TIMEOUT,
     errno,
     getpeername,
@@ -60,12 +59,6 @@ cdef int socket_keep_alive(int fd, uint32_t keepalive_s) noexcept nogil:
         problem = set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
                              <int>(keepalive_s + PROBES * PROBE_INTERVAL_S) * 1000)
     return problem
-
-
-cdef int socket_speaks_first(int fd) noexcept nogil:
-    """Spares a packet, and a wake-up at the other end. For who has something to say at once: otherwise the
-    other end would not see the connection before the kernel's timer for late acknowledgements."""
-    return set_option(fd, IPPROTO_TCP, TCP_QUICKACK, 0)
 
 
 cdef bint socket_is_connected(int fd) noexcept nogil:

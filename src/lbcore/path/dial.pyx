@@ -20,13 +20,14 @@ from lbcore.codes cimport (
     STEP_WAIT,
     reason_t,
 )
+from lbcore.parts.cells cimport name_unref
 from lbcore.parts.early cimport early_read, early_watch
 from lbcore.parts.headroom cimport headroom_is_lacking, headroom_ran_out
 from lbcore.parts.health cimport health_dialled, health_failed
 from lbcore.parts.legs cimport leg_decrypt, leg_flush, leg_io, leg_put, leg_put_payload
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.proxy_out cimport proxy_write
-from lbcore.parts.sockets cimport socket_error, socket_is_connected, socket_speaks_first, socket_tune
+from lbcore.parts.sockets cimport socket_error, socket_is_connected, socket_tune
 from lbcore.parts.timers cimport timer_arm, timer_disarm
 from lbcore.structs cimport (
     BATCH_MIN,
@@ -80,18 +81,15 @@ cdef step_t dial_step(conn_t *conn, worker_t *worker) noexcept nogil:
 
 cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef int problem
-    # Most clients speak at once: what they have said by now goes with the dial. And who has left is not
-    # dialled for.
-    if conn.early == NULL and early_read(conn, worker) == STEP_CLOSE:
-        return STEP_CLOSE
+    # Most clients speak at once: what they have said by now goes with the dial.
+    if conn.attempts == 1 and conn.early == NULL and early_read(conn, worker) == STEP_CLOSE:
+        return not_dialled(conn)
     conn.dialled_ns = worker.now_ns
     conn.upstream.fd = socket(family_of(conn.picked), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if conn.upstream.fd < 0:
         return ours(conn, worker, errno)
     if family_of(conn.picked) != AF_UNIX:
         problem = socket_tune(conn.upstream.fd)
-        if problem == 0 and speaks_first(conn):
-            problem = socket_speaks_first(conn.upstream.fd)
         if problem != 0:
             return ours(conn, worker, problem)
     if connect(conn.upstream.fd, <const sockaddr *>conn.picked.address, conn.picked.address_length) == 0:
@@ -111,8 +109,12 @@ cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
     return STEP_WAIT
 
 
-cdef bint speaks_first(conn_t *conn) noexcept nogil:
-    return conn.early != NULL or conn.app.proxy != PROXY_NONE or conn.picked.tls_name != NULL
+cdef step_t not_dialled(conn_t *conn) noexcept nogil:
+    """Who has left is not dialled for, and the record names nobody who was not."""
+    conn.attempts = 0
+    name_unref(conn.upstream_name)
+    conn.upstream_name = NULL
+    return STEP_CLOSE
 
 
 cdef int family_of(upstream_t *upstream) noexcept nogil:
