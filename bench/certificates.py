@@ -30,7 +30,7 @@ class Certificates:
 
     Attributes:
         ca: the one CA, PEM.
-        server: what both proxies present.
+        server: what every proxy presents.
         server_combined: the same certificate and key in one file, as HAProxy wants it.
         clients: on the allow list.
         stranger: issued by the CA, not on the allow list.

@@ -75,9 +75,6 @@ class Version:
     product: str
     tls: str
 
-    def __str__(self) -> str:
-        return f"{self.product} with {self.tls}"
-
 
 class Limit(Enum):
     """Whose open connections a proxy can count on its TLS port."""

@@ -1,6 +1,6 @@
 """RateLimitManager: limits of one scope, shared by workers and Python threads."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from lbcore.clock import ManualClock
 from lbcore.limit_state import LimitState, pack, unpack
@@ -13,7 +13,6 @@ from lbcore.parts.limiter cimport (
     LIMIT_OPEN,
     LIMIT_RATE,
     limit_t,
-    limiter_close,
     limiter_open,
     refusal_t,
 )
@@ -410,24 +409,3 @@ def check_parent(parent, clock):
         parent = (<RateLimitManager>parent).parent
     if depth > DEPTH_MAX:
         raise ValueError(f"parent: at most {DEPTH_MAX} scopes in a chain")
-
-
-# ---- measuring -----------------------------------------------------------------------------------
-
-def pair_ns(RateLimitManager manager not None, uint32_t pairs):
-    """For bench/limits.py: nanoseconds that one open and close take a worker, without the interpreter.
-    Attempts that are refused count as well, so the manager should have room."""
-    cdef refusal_t refusal
-    cdef stamp_t stamps[4]
-    cdef taken_t taken
-    cdef uint64_t started_ns
-    cdef uint64_t ended_ns
-    cdef uint32_t _i
-    taken.stamps = stamps
-    with nogil:
-        started_ns = monotonic_ns()
-        for _i in range(pairs):
-            if limiter_open(&manager.chain, started_ns, started_ns, &taken, &refusal):
-                limiter_close(&manager.chain)
-        ended_ns = monotonic_ns()
-    return <double>(ended_ns - started_ns) / pairs

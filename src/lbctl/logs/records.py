@@ -1,6 +1,10 @@
 """A record of the engine as the fields of one log line.
 
 The names and their order are a contract: programs read them. A field without a value is left out.
+
+The line of a usual finished connection is written by the core itself (lbcore/record_lines.pyx): what
+changes in `_closed`, or in the head that `lines.json_format` writes, changes there as well.
+tests/core/test_record_lines.py compares the two.
 """
 
 from __future__ import annotations
