@@ -48,10 +48,18 @@ def test_a_call_every_hundredth_time_is_one_too_many() -> None:
     assert found.faults == ("echo: recv is called 2.01 times for one echo, not 2.",)
 
 
-def test_a_new_kind_of_call_fails_and_the_one_that_is_gone_is_noted() -> None:
+def test_a_new_kind_of_call_fails_and_so_does_one_that_is_gone() -> None:
     found = budget.compare(ALLOWED, counted(calls={"recv": 2.0, "writev": 1.0}))
-    assert found.faults == ("echo: writev is called 1 times for one echo, not 0.",)
-    assert found.notes == ("echo: send is called 0 times, not 2: --update keeps it so.",)
+    assert found.faults == (
+        "echo: send is not called any more: not counted, or --update says so.",
+        "echo: writev is called 1 times for one echo, not 0.",
+    )
+
+
+def test_nothing_counted_is_no_improvement() -> None:
+    found = budget.compare(ALLOWED, counted(instructions=0.0, calls={}))
+    assert len(found.faults) == 3
+    assert "either it was not counted" in found.faults[0]
 
 
 def test_what_became_cheaper_passes_and_is_noted() -> None:
