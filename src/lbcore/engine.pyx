@@ -35,6 +35,7 @@ from lbcore.codes cimport REASON_DRAINED, REASON_NONE, reason_t
 from lbcore.from_core cimport read_connection
 from lbcore.parts.cells cimport (
     app_ref,
+    lines_new,
     listener_new,
     listener_ref,
     listener_unref,
@@ -86,7 +87,6 @@ from lbcore.sys.atomics cimport (
 from lbcore.sys.linux cimport (
     EFD_CLOEXEC,
     EFD_NONBLOCK,
-    aligned_alloc,
     close,
     errno,
     eventfd,
@@ -216,10 +216,9 @@ cdef class Engine:
     cdef object __weakref__
 
     def __cinit__(self, **kwargs):
-        self.node = <node_t *>aligned_alloc(64, (sizeof(node_t) + 63) & ~<size_t>63)
+        self.node = <node_t *>lines_new(sizeof(node_t))
         if self.node == NULL:
             raise MemoryError
-        memset(self.node, 0, sizeof(node_t))
         self.node.number = <uint32_t>new_cell_id()
         self.node.asks.wake_fd = -1
         self.node.completions_fd = -1

@@ -1,27 +1,17 @@
 """From the core's structs to Python values: addresses, names, serials, records, open connections."""
 
-import socket
-
 from libc.stdint cimport uint8_t, uint64_t
 
 from lbcore.codes import REASONS, STAGES
 from lbcore.limits import scope_name
 from lbcore.records import Record
 
-from lbcore.sys.linux cimport AF_INET, ntohs, sockaddr_in
+from lbcore.record_lines cimport ADDRESS_MAX, put_address
 
 
 cdef str show_address(const sockaddr_in6 *address):
-    """host:port as people write it; IPv4 that came in over IPv6 as IPv4."""
-    cdef const sockaddr_in *four = <const sockaddr_in *>address
-    cdef bytes packed
-    if address.sin6_family == AF_INET:
-        packed = (<const char *>&four.sin_addr)[:4]
-        return f"{socket.inet_ntop(socket.AF_INET, packed)}:{ntohs(four.sin_port)}"
-    packed = (<const char *>address.sin6_addr.s6_addr)[:16]
-    if packed[:12] == b"\0" * 10 + b"\xff\xff":
-        return f"{socket.inet_ntop(socket.AF_INET, packed[12:])}:{ntohs(address.sin6_port)}"
-    return f"[{socket.inet_ntop(socket.AF_INET6, packed)}]:{ntohs(address.sin6_port)}"
+    cdef char text[ADDRESS_MAX]
+    return text[:put_address(text, address) - text].decode("ascii")
 
 
 cdef object show_name(const name_t *name):

@@ -3,10 +3,12 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from lbcore.structs cimport record_t
+from lbcore.sys.linux cimport sockaddr_in6
 
 
 cdef enum:
     LINES_BYTES = 65536
+    ADDRESS_MAX = 54             # bytes of put_address: [ ] : 46 of INET6_ADDRSTRLEN, 5 of a port
 
 
 cdef class LineBuffer:
@@ -27,3 +29,7 @@ cdef class LineBuffer:
     cdef flush(self)
     cdef bint is_sampled(self) noexcept
     cdef char *put_time(self, char *at, uint64_t wall_ns) noexcept
+
+
+# host:port as people write it, IPv4 that came in over IPv6 as IPv4; answers where it ends.
+cdef char *put_address(char *at, const sockaddr_in6 *address) noexcept nogil

@@ -231,7 +231,6 @@ cdef char *put_serial(char *at, const uint8_t *serial, uint8_t length) noexcept 
 
 
 cdef char *put_address(char *at, const sockaddr_in6 *address) noexcept nogil:
-    """As `show_address`."""
     cdef const sockaddr_in *four = <const sockaddr_in *>address
     cdef const uint8_t *octets = <const uint8_t *>address.sin6_addr.s6_addr
     cdef char text[64]

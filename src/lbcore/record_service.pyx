@@ -104,7 +104,7 @@ cdef class RecordService:
                     if batch:
                         self._deliver(batch)
                         batch = []
-                else:
+                elif self.on_records is not None:
                     self._write_lines()
                     batch.append(read_record(&entry, self.boot, self.app_names))
             except Exception:

@@ -32,7 +32,7 @@ from lbcore.codes cimport (
 )
 from lbcore.from_core cimport read_record
 from lbcore.limits cimport RateLimitManager
-from lbcore.parts.cells cimport app_ref, limiter_ref, limiter_unref
+from lbcore.parts.cells cimport app_ref, limiter_ref, limiter_unref, lines_new
 from lbcore.parts.health cimport health_dialled, health_failed
 from lbcore.parts.rings cimport ring_fini, ring_init, ring_pop
 from lbcore.parts.slab cimport slab_fini, slab_find, slab_init, slab_slot, slab_take
@@ -54,7 +54,7 @@ from lbcore.structs cimport (
     worker_t,
 )
 from lbcore.sys.atomics cimport counter_add, counter_next, gauge_read, gauge_take, word_read
-from lbcore.sys.linux cimport AF_INET, aligned_alloc, memset
+from lbcore.sys.linux cimport AF_INET
 from lbcore.to_core cimport make_name, new_cell_id
 
 CONNECTIONS_MAX = 1_000_000      # at once
@@ -62,14 +62,6 @@ SEED_MAX = 2**32 - 1
 cdef enum:
     INBOX_SLOTS = 4096
     STEP_NS = 1000000            # how far the clock moves at least while something waits
-
-
-cdef void *zeroed(size_t size) noexcept nogil:
-    cdef size_t rounded = (size + 63) & ~<size_t>63
-    cdef void *memory = aligned_alloc(64, rounded)
-    if memory != NULL:
-        memset(memory, 0, rounded)
-    return memory
 
 
 cdef class SimulatedConnection:
@@ -134,8 +126,8 @@ cdef class Simulation:
     cdef set down                # ids of upstreams whose dials fail
 
     def __cinit__(self, *args, **kwargs):
-        self.node = <node_t *>zeroed(sizeof(node_t))
-        self.worker = <worker_t *>zeroed(sizeof(worker_t))
+        self.node = <node_t *>lines_new(sizeof(node_t))
+        self.worker = <worker_t *>lines_new(sizeof(worker_t))
         if self.node == NULL or self.worker == NULL:
             raise MemoryError
         self.worker.inbox.wake_fd = -1

@@ -43,6 +43,7 @@ from lbcore.codes cimport (
 )
 from lbcore.parts.cells cimport (
     limiter_unref,
+    lines_new,
     listener_unref,
     name_ref,
     snapshot_ref,
@@ -132,7 +133,6 @@ from lbcore.sys.linux cimport (
     epoll_wait,
     getsockname,
     memcpy,
-    memset,
     monotonic_ns,
     pthread_create,
     pthread_setname_np,
@@ -598,15 +598,13 @@ cdef bint batch_fits(const tls_engine_t *engine) noexcept nogil:
 
 cdef worker_t *worker_new(node_t *node, uint32_t number, const tls_engine_t *engine, snapshot_t *snapshot,
                           uint32_t slots) noexcept nogil:
-    cdef size_t size = (sizeof(worker_t) + 63) & ~<size_t>63
     cdef worker_t *worker
     if not batch_fits(engine):
         linux.errno = EMSGSIZE
         return NULL
-    worker = <worker_t *>aligned_alloc(64, size)
+    worker = <worker_t *>lines_new(sizeof(worker_t))
     if worker == NULL:
         return NULL
-    memset(worker, 0, size)
     worker.node = node
     worker.number = number
     worker.tls_engine = engine

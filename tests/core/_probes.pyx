@@ -36,6 +36,7 @@ from lbcore.parts.cells cimport (
     limiter_new,
     limiter_ref,
     limiter_unref,
+    lines_new,
     listener_new,
     name_new,
     name_unref,
@@ -151,7 +152,7 @@ from lbcore.sys.atomics cimport (
     word_write,
 )
 from lbcore.sys cimport linux
-from lbcore.sys.linux cimport aligned_alloc, memcpy, memset, monotonic_ns, sockaddr_in, sockaddr_in6
+from lbcore.sys.linux cimport memcpy, memset, monotonic_ns, sockaddr_in, sockaddr_in6
 from lbcore.tls.engine cimport tls_engine_t
 from lbcore.worker cimport dispatch, watch_listeners, worker_new
 
@@ -169,11 +170,9 @@ cdef extern from "sys/mman.h" nogil:
 
 cdef void *zeroed_lines(size_t size) except NULL:
     """Zeroed memory on a cache line, as structs with gauges need it."""
-    cdef size_t rounded = (size + 63) & ~<size_t>63
-    cdef void *memory = aligned_alloc(64, rounded)
+    cdef void *memory = lines_new(size)
     if memory == NULL:
         raise MemoryError
-    memset(memory, 0, rounded)
     return memory
 
 

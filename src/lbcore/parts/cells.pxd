@@ -18,6 +18,7 @@ from lbcore.structs cimport (
     verdict_t,
 )
 from lbcore.sys.atomics cimport refs_take, word_exchange, word_read
+from lbcore.sys.linux cimport sockaddr
 
 
 cdef inline name_t *name_ref(name_t *name) noexcept nogil:
@@ -35,6 +36,11 @@ cdef inline limiter_t *limiter_ref(limiter_t *limiter) noexcept nogil:
 cdef inline upstream_t *upstream_ref(upstream_t *upstream) noexcept nogil:
     refs_take(&upstream.refs)
     return upstream
+
+
+cdef inline int upstream_family(const upstream_t *upstream) noexcept nogil:
+    """AF_INET, AF_INET6 or AF_UNIX."""
+    return (<const sockaddr *>upstream.address).sa_family
 
 
 cdef inline app_t *app_ref(app_t *app) noexcept nogil:
@@ -69,6 +75,8 @@ cdef inline snapshot_t *snapshot_ref(snapshot_t *snapshot) noexcept nogil:
     return snapshot
 
 
+# Zeroed memory that starts on a cache line, for what has gauges in it; or NULL. The caller frees it.
+cdef void *lines_new(size_t size) noexcept nogil
 # A zeroed cell with one reference, or NULL: out of memory.
 cdef name_t *name_new(const char *text, uint32_t length) noexcept nogil
 cdef limiter_t *limiter_new() noexcept nogil

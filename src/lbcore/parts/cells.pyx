@@ -13,7 +13,6 @@ from lbcore.sys.linux cimport aligned_alloc, close, memcpy, memset
 
 
 cdef void *lines_new(size_t size) noexcept nogil:
-    """Zeroed memory that starts on a cache line, for cells with gauges."""
     cdef size_t rounded = (size + 63) & ~<size_t>63
     cdef void *memory = aligned_alloc(64, rounded)
     if memory != NULL:

@@ -20,7 +20,7 @@ from lbcore.codes cimport (
     STEP_WAIT,
     reason_t,
 )
-from lbcore.parts.cells cimport name_unref
+from lbcore.parts.cells cimport name_unref, upstream_family
 from lbcore.parts.early cimport early_read, early_watch
 from lbcore.parts.headroom cimport headroom_is_lacking, headroom_ran_out
 from lbcore.parts.health cimport health_dialled, health_failed
@@ -36,7 +36,6 @@ from lbcore.structs cimport (
     LEG_WRITABLE,
     PROXY_NONE,
     leg_t,
-    upstream_t,
 )
 from lbcore.sys.linux cimport (
     AF_UNIX,
@@ -85,10 +84,10 @@ cdef step_t start(conn_t *conn, worker_t *worker) noexcept nogil:
     if conn.attempts == 1 and conn.early == NULL and early_read(conn, worker) == STEP_CLOSE:
         return not_dialled(conn)
     conn.dialled_ns = worker.now_ns
-    conn.upstream.fd = socket(family_of(conn.picked), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    conn.upstream.fd = socket(upstream_family(conn.picked), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if conn.upstream.fd < 0:
         return ours(conn, worker, errno)
-    if family_of(conn.picked) != AF_UNIX:
+    if upstream_family(conn.picked) != AF_UNIX:
         problem = socket_tune(conn.upstream.fd)
         if problem != 0:
             return ours(conn, worker, problem)
@@ -115,10 +114,6 @@ cdef step_t not_dialled(conn_t *conn) noexcept nogil:
     name_unref(conn.upstream_name)
     conn.upstream_name = NULL
     return STEP_CLOSE
-
-
-cdef int family_of(upstream_t *upstream) noexcept nogil:
-    return (<const sockaddr *>upstream.address).sa_family
 
 
 cdef step_t ours(conn_t *conn, worker_t *worker, int problem) noexcept nogil:

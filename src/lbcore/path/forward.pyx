@@ -33,7 +33,7 @@ from lbcore.codes cimport (
     STEP_WAIT,
     reason_t,
 )
-from lbcore.parts.cells cimport tls_unref
+from lbcore.parts.cells cimport tls_unref, upstream_family
 from lbcore.parts.early cimport early_deliver
 from lbcore.parts.legs cimport leg_drop, leg_flush, leg_notify
 from lbcore.parts.pacing cimport pacing_may_read, pacing_return
@@ -56,7 +56,7 @@ from lbcore.structs cimport (
     leg_t,
 )
 from lbcore.sys.atomics cimport counter_add
-from lbcore.sys.linux cimport AF_UNIX, ENOMEM, EPOLLIN, EPOLLOUT, EPOLLRDHUP, SHUT_WR, shutdown, sockaddr
+from lbcore.sys.linux cimport AF_UNIX, ENOMEM, EPOLLIN, EPOLLOUT, EPOLLRDHUP, SHUT_WR, shutdown
 
 cdef enum:
     NEVER_NS = 0x7fffffffffffffff
@@ -299,7 +299,7 @@ cdef void keep_alive(conn_t *conn) noexcept nogil:
     many connections are over by then, and it is four system calls."""
     if conn.upstream.flags & LEG_KEPT_ALIVE == 0:
         conn.upstream.flags |= LEG_KEPT_ALIVE
-        if (<const sockaddr *>conn.picked.address).sa_family != AF_UNIX:
+        if upstream_family(conn.picked) != AF_UNIX:
             socket_keep_alive(conn.upstream.fd, conn.app.keepalive_s)
 
 
