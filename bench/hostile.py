@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -25,9 +24,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-
-# The clients that misbehave are those of the tests.
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from kit.clients import TlsClient, client_context, connect, outcome, plain
 from kit.daemon import Daemon, configuration

@@ -146,25 +146,13 @@ def _dots(axes: Axes, work: Json, colours: Mapping[str, str]) -> None:
 Panel = Callable[["Axes", Json, Mapping[str, str]], None]
 
 
-def _is_memory(work: Json) -> bool:
-    return str(work["key"]).endswith("-idle")
-
-
-def _is_mixed(work: Json) -> bool:
-    return str(work["key"]).endswith("-mixed")
-
-
-def _is_cpu(work: Json) -> bool:
-    return not _is_memory(work) and not _is_mixed(work)
-
-
 def _has_latency(work: Json) -> bool:
-    return _is_mixed(work) and any(numbers["latency"] for numbers in work["proxies"].values())
+    return work["reads"] == "latency" and any(numbers["latency"] for numbers in work["proxies"].values())
 
 
 _PICTURES: tuple[tuple[str, Callable[[Json], bool], Panel], ...] = (
-    ("cpu.svg", _is_cpu, _bars),
-    ("memory.svg", _is_memory, _bars),
+    ("cpu.svg", lambda work: work["reads"] == "cpu", _bars),
+    ("memory.svg", lambda work: work["reads"] == "memory", _bars),
     ("latency.svg", _has_latency, _dots),
 )
 

@@ -113,7 +113,9 @@ class _Preflight:
                 self._fills(_LIMIT, "an address's connections", lambda n: self._listed(clients[n], here))
                 self._lets_in("another address", lambda: self._listed(clients[1], _place()))
             case Limit.PROCESS:
-                self._fills(_OF_ALL, "all connections", lambda n: self._listed(clients[n % 8], _place()))
+                self._fills(
+                    _OF_ALL, "all connections", lambda n: self._listed(clients[n % len(clients)], _place())
+                )
         self._until_quiet()
         if self._started.plain_port and "tcp-storm" not in self._proxy.lacks:
             here = _place()

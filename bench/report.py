@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .works import Sample, Work
+if TYPE_CHECKING:  # numbers can be put together without the load, which has to be compiled
+    from .works import Sample, Work
 
 SCHEMA = 2
 BEST = "best peer"
@@ -77,7 +78,7 @@ class Result:
 
     def rate(self, proxy: str) -> Spread | None:
         """Units per second; None where units are not done as fast as the proxy can."""
-        if self.work.key.endswith(("-idle", "-mixed")):
+        if self.work.reads != "cpu":
             return None
         return Spread.of([sample.units / sample.seconds for sample in self.samples[proxy]])
 
@@ -360,6 +361,7 @@ def _rounds(result: Result) -> dict[str, Any]:
         "key": result.work.key,
         "title": result.work.title,
         "unit": result.work.unit,
+        "reads": result.work.reads,
         "proxies": {
             name: {
                 **dataclasses.asdict(result.spread(name)),

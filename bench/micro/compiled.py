@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).parents[2]
+from kit.building import ROOT, compiled
 
 
 def loops() -> ModuleType:
@@ -15,15 +14,4 @@ def loops() -> ModuleType:
     Raises:
         RuntimeError: lbcore's compiled modules are older than its contracts, or the compiler fails.
     """
-    building = _module_from(ROOT / "tests" / "kit" / "building.py")
-    module: ModuleType = building.compiled(Path(__file__).with_name("_loops.pyx"), ROOT / "build" / "bench")
-    return module
-
-
-def _module_from(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"bench_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return compiled(Path(__file__).with_name("_loops.pyx"), ROOT / "build" / "bench")

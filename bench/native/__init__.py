@@ -9,11 +9,7 @@ build/bench/ by content; a second import compiles nothing.
     upstream     the servers: echo, sink, source
 """
 
-import sys
 from pathlib import Path
-
-# The compiling is that of the tests.
-sys.path.append(str(Path(__file__).parents[2] / "tests"))
 
 from kit.building import ROOT, compiled_together
 

@@ -24,6 +24,7 @@ from ..cpu import family
 
 CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
 UNKNOWN = "an unknown library"
+PLAIN_WORKS = tuple(f"tcp-{work}" for work in ("new", "echo", "down", "up", "idle", "storm", "mixed"))
 _PROJECT = Path(__file__).parents[2]
 _START_WITHIN = 20.0  # seconds
 _STOP_WITHIN = 10.0
@@ -89,6 +90,8 @@ class Proxy(ABC):
     """One proxy: what differs between them is the configuration, the command, and what they cannot do.
 
     Attributes:
+        name: also of the program, where it is a peer.
+        install: how to get a peer.
         config_name: of its template in `configurations`, and of the file it is given.
         environment: set in addition to ours.
         ours: this project, not a peer.
@@ -100,6 +103,7 @@ class Proxy(ABC):
     """
 
     name: str
+    install = ""
     config_name: str
     environment: Mapping[str, str] = MappingProxyType({})
     ours = False
@@ -153,6 +157,18 @@ class Proxy(ABC):
             }
         )
 
+    def _program(self) -> str:
+        """The path of a peer: in the PATH, beside the running Python, or where Debian keeps servers.
+
+        Raises:
+            ProxyMissing: it is in none of them; the text says how to get it.
+        """
+        places = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent), "/usr/sbin"])
+        found = shutil.which(self.name, path=places)
+        if not found:
+            raise ProxyMissing(f"{self.name} is not installed: {self.install}")
+        return found
+
     def ask(self, command: list[str]) -> str:
         """What a command that ends by itself writes, in its environment.
 
@@ -163,19 +179,6 @@ class Proxy(ABC):
         if done.returncode:
             raise ProxyFailed(f"{' '.join(command)} failed. It wrote:\n{(done.stdout + done.stderr).strip()}")
         return done.stdout + done.stderr
-
-
-def program(name: str, package: str) -> str:
-    """The path of a program: in the PATH, beside the running Python, or where Debian keeps servers.
-
-    Raises:
-        ProxyMissing: it is in none of them; the text names the package.
-    """
-    places = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent), "/usr/sbin"])
-    found = shutil.which(name, path=places)
-    if not found:
-        raise ProxyMissing(f"{name} is not installed: {package}")
-    return found
 
 
 def serial_hex(serial: int) -> str:

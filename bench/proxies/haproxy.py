@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
-from .base import CONFIGURATIONS, UNKNOWN, Job, Proxy, Version, program, serial_hex
+from .base import CONFIGURATIONS, UNKNOWN, Job, Proxy, Version, serial_hex
 
 
 class HAProxy(Proxy):
     """With one thread for each worker."""
 
     name = "haproxy"
+    install = "on Debian, apt-get install haproxy"
     config_name = "haproxy.cfg"
     environment = MappingProxyType({"OPENSSL_CONF": str(CONFIGURATIONS / "haproxy-openssl.cnf")})
 
@@ -30,6 +31,3 @@ class HAProxy(Proxy):
         return self.fill(
             job, (tls_port, plain_port), server_pem=job.certificates.server_combined, serials=serials
         )
-
-    def _program(self) -> str:
-        return program("haproxy", "on Debian, apt-get install haproxy")

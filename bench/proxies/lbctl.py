@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import MappingProxyType
 
-from .base import Job, Proxy, ProxyMissing, Version, serial_hex
+from .base import PLAIN_WORKS, Job, Proxy, ProxyMissing, Version, serial_hex
 
 
 class LoadBalancer(Proxy):
@@ -57,12 +57,7 @@ class LoadBalancerOnOpenSSL(LoadBalancer):
 
     name = "lbctl-openssl"
     engine = "openssl"
-    lacks = MappingProxyType(
-        {
-            f"tcp-{work}": "it is lbctl: there is no TLS in it"
-            for work in ("new", "echo", "down", "up", "idle", "storm", "mixed")
-        }
-    )
+    lacks = MappingProxyType(dict.fromkeys(PLAIN_WORKS, "it is lbctl: there is no TLS in it"))
 
     @property
     def has_plain(self) -> bool:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
-from .base import UNKNOWN, Job, Limit, Proxy, ProxyMissing, Version, program, serial_hex
+from .base import UNKNOWN, Job, Limit, Proxy, ProxyMissing, Version, serial_hex
 
 _INSTALL = "on Debian, apt-get install nginx-light libnginx-mod-stream"
 _MODULE = "ngx_stream_module.so"
@@ -16,6 +16,7 @@ class Nginx(Proxy):
     """With one worker process for each worker, and its master."""
 
     name = "nginx"
+    install = _INSTALL
     config_name = "nginx.conf"
     lacks = MappingProxyType(
         {"tls-storm": "it checks its limit before the handshake, so it counts addresses, not clients"}
@@ -59,6 +60,3 @@ class Nginx(Proxy):
         if not module.exists():
             raise ProxyMissing(f"nginx is here without its stream module: {_INSTALL}")
         return f"load_module {module};"
-
-    def _program(self) -> str:
-        return program("nginx", _INSTALL)

@@ -6,19 +6,19 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
-from .base import UNKNOWN, Job, Limit, Proxy, Version, program
+from .base import PLAIN_WORKS, UNKNOWN, Job, Limit, Proxy, Version
 
 _NO_PLAIN = "it always speaks TLS on one side"
-_WORKS = ("new", "echo", "down", "up", "idle", "storm", "mixed")
 
 
 class Stunnel(Proxy):
     """With a thread for each connection, whatever the number of workers."""
 
     name = "stunnel"
+    install = "on Debian, apt-get install stunnel4"
     config_name = "stunnel.conf"
     lacks = MappingProxyType(
-        {"tls-storm": "it has no limit of connections", **{f"tcp-{work}": _NO_PLAIN for work in _WORKS}}
+        {"tls-storm": "it has no limit of connections", **dict.fromkeys(PLAIN_WORKS, _NO_PLAIN)}
     )
     differs = (
         "knows a client by its whole certificate, out of a file of all those on the list",
@@ -43,6 +43,3 @@ class Stunnel(Proxy):
         trusted = folder / "ca-and-listed.pem"
         trusted.write_text(job.certificates.ca.read_text() + job.certificates.listed.read_text())
         return self.fill(job, (tls_port, plain_port), ca_and_listed=trusted)
-
-    def _program(self) -> str:
-        return program("stunnel", "on Debian, apt-get install stunnel4")
