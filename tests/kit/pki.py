@@ -41,9 +41,11 @@ class Identity:
 
 
 class Authority:
-    """A CA, a root or one below another."""
+    """A CA, a root or one below another; `ends`: from now."""
 
-    def __init__(self, folder: Path, name: str, parent: Authority | None = None) -> None:
+    def __init__(
+        self, folder: Path, name: str, parent: Authority | None = None, *, ends: dt.timedelta = 30 * DAY
+    ) -> None:
         self.folder = folder
         self.name = name
         self.parent = parent
@@ -68,7 +70,7 @@ class Authority:
             .public_key(self.private_key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
-            .not_valid_after(now + 30 * DAY)
+            .not_valid_after(now + ends)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(key_usage, critical=True)
             .add_extension(_subject_key(self.private_key), critical=False)

@@ -248,6 +248,17 @@ def test_alpn_is_the_applications_own(balance: MakeBalancer, upstream: Upstream,
             client.echo(b"x")
 
 
+def test_the_chain_we_show_is_the_one_in_the_file(balance: MakeBalancer, upstream: Upstream) -> None:
+    """Nothing is added from the CAs of the clients, which here is the one that issued it."""
+    lb = balance(upstream)
+    alice = lb.pki.alice
+    seen = s_client(
+        require_server("openssl"), lb.port, "-showcerts", "-cert", str(alice.cert), "-key", str(alice.key),
+        send=b"hello there\n",
+    )  # fmt: skip
+    assert (" 0 s:" in seen, " 1 s:" in seen) == (True, False)
+
+
 def test_the_client_is_told_which_ca_to_choose_from(balance: MakeBalancer, upstream: Upstream) -> None:
     openssl = require_server("openssl")
     lb = balance(upstream)

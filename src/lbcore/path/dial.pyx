@@ -200,6 +200,7 @@ cdef step_t negotiate(conn_t *conn, worker_t *worker, size_t length) noexcept no
     cdef tls_result_t result
     leg_io(worker, worker.scratch_in, length)
     worker.io.judge = NULL
+    worker.io.verified = NULL
     result = worker.tls_engine.handshake(conn.upstream.tls, &worker.io, &failure)
     if worker.io.output_at > 0:
         if leg_put(worker, &conn.upstream, worker.io.output, worker.io.output_at) != 0:

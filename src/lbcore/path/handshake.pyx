@@ -29,6 +29,7 @@ from lbcore.parts.policy cimport policy_judge
 from lbcore.parts.poller cimport poller_want
 from lbcore.parts.revoked cimport revoked_judge
 from lbcore.parts.timers cimport timer_arm, timer_disarm
+from lbcore.parts.verdicts cimport verdicts_find
 from lbcore.path.header cimport header_step
 from lbcore.structs cimport BATCH_MIN, LEG_READABLE, name_t
 from lbcore.sys.linux cimport (
@@ -111,6 +112,7 @@ cdef step_t consume(conn_t *conn, worker_t *worker, size_t length) noexcept nogi
     conn.handshake_bytes += <uint32_t>length
     leg_io(worker, worker.scratch_in, length)
     worker.io.judge = judge
+    worker.io.verified = verified
     worker.io.judged = conn
     worker.io.judging = worker
     result = worker.tls_engine.handshake(conn.client.tls, &worker.io, &failure)
@@ -145,6 +147,13 @@ cdef reason_t judge(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept n
     if reason != REASON_NONE and client != NULL and conn.client_name == NULL:
         conn.client_name = name_ref(client)
     return reason
+
+
+cdef bint verified(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil:
+    """A verdict is cached for no certificate that did not finish a handshake under this TLS generation."""
+    cdef conn_t *conn = <conn_t *>io.judged
+    cdef worker_t *worker = <worker_t *>io.judging
+    return verdicts_find(worker, conn.listener.id, conn.tls.id, leaf, <uint32_t>length) != NULL
 
 
 cdef step_t finish(conn_t *conn, worker_t *worker) noexcept nogil:

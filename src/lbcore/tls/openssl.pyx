@@ -8,6 +8,7 @@ Theory of operation, where OpenSSL is not what one expects:
 * Who is refused is decided inside the verify callback, because only there does OpenSSL still send an alert
   that names the cause. The callback may only refuse: at that moment the client has shown a certificate and
   not yet proven that it has the key. What it cannot refuse is decided later, as with any engine.
+* A certificate that was let in before is not verified in full again (on_chain); s2n has no place for that.
 * OpenSSL has no alert for "this application is not yours": access_denied is nowhere in its table, and
   handshake_failure (40) is the nearest that it maps a verification error to.
 * Tickets: SSL_OP_NO_TICKET alone leaves sessions in the server's cache, so the number of tickets is zero and
@@ -54,6 +55,7 @@ cdef const char *GROUPS_PLAIN = b"X25519:P-256:P-384"
 
 cdef struct box_t:               # what `config` is to the caller
     SSL_CTX *context
+    X509 *ca                     # of clients
     uint8_t alpn[4096]           # names with their lengths, RFC 7301
     unsigned int alpn_length
 
@@ -128,6 +130,8 @@ cdef void openssl_failure(void *connection, tls_failure_t *out_failure) noexcept
         out_failure.reason = REASON_TLS_VERSION
     elif reason == SSL_R_EXCESSIVE_MESSAGE_SIZE:
         out_failure.reason = REASON_HANDSHAKE_TOO_BIG
+    elif reason == SSL_R_BAD_SIGNATURE:  # of its CertificateVerify: it has not the certificate's key
+        out_failure.reason = REASON_BAD_CERTIFICATE
     else:
         out_failure.reason = REASON_HANDSHAKE_FAILED
 
@@ -206,7 +210,7 @@ cdef const char *config_fill(box_t *box, const tls_material_t *material) noexcep
     SSL_CTX_set_max_cert_list(box.context, CERTIFICATES_MAX)
     step = load_certificate(box.context, material)
     if step == NULL:
-        step = load_client_ca(box.context, material.ca)
+        step = load_client_ca(box, material.ca)
     if step == NULL:
         step = load_alpn(box, material)
     return step
@@ -228,8 +232,10 @@ cdef const char *config_begin(box_t *box, const SSL_METHOD *method) noexcept nog
         return b"context"
     if SSL_CTX_set_min_proto_version(box.context, TLS1_3_VERSION) != 1:
         return b"TLS 1.3"
+    # The chain we show is the one in the file: left to itself, OpenSSL puts one together from the CAs of the
+    # other side, for every handshake, which costs as much as to verify one.
     SSL_CTX_set_mode(box.context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE
-                     | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
+                     | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN)
     SSL_CTX_set_session_cache_mode(box.context, SSL_SESS_CACHE_OFF)
     if SSL_CTX_set_ciphersuites(box.context, SUITES) != 1:
         return b"cipher suites"
@@ -273,21 +279,21 @@ cdef int no_password(char *buffer, int size, int writing, void *user) noexcept n
     return -1
 
 
-cdef const char *load_client_ca(SSL_CTX *context, const char *pem) noexcept nogil:
+cdef const char *load_client_ca(box_t *box, const char *pem) noexcept nogil:
     cdef BIO *text = BIO_new_mem_buf(pem, -1)
-    cdef X509 *ca = PEM_read_bio_X509(text, NULL, no_password, NULL)
-    cdef const char *problem = NULL
+    cdef SSL_CTX *context = box.context
+    box.ca = PEM_read_bio_X509(text, NULL, no_password, NULL)
     BIO_free(text)
-    if ca == NULL or X509_STORE_add_cert(SSL_CTX_get_cert_store(context), ca) != 1:
-        problem = b"client CA"
-    elif SSL_CTX_add_client_CA(context, ca) != 1:
-        problem = b"client CA"
-    X509_free(ca)
+    if box.ca == NULL or X509_STORE_add_cert(SSL_CTX_get_cert_store(context), box.ca) != 1:
+        return b"client CA"
+    if SSL_CTX_add_client_CA(context, box.ca) != 1:
+        return b"client CA"
     # The CA is trusted because it was named, be it a root or not.
     X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_PARTIAL_CHAIN)
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, on_verify)
+    SSL_CTX_set_cert_verify_callback(context, on_chain, box)
     SSL_CTX_set_verify_depth(context, 1)
-    return problem
+    return NULL
 
 
 cdef const char *load_trusted(SSL_CTX *context, const char *pem) noexcept nogil:
@@ -339,30 +345,64 @@ cdef void openssl_config_free(void *config) noexcept nogil:
     cdef box_t *box = <box_t *>config
     if box != NULL:
         SSL_CTX_free(box.context)
+        X509_free(box.ca)
         free(box)
 
 
 # ---- the client's certificate --------------------------------------------------------------------
 
+cdef link_t *link_of(X509_STORE_CTX *context) noexcept nogil:
+    cdef SSL *ssl = <SSL *>X509_STORE_CTX_get_ex_data(context, SSL_get_ex_data_X509_STORE_CTX_idx())
+    return <link_t *>SSL_get_app_data(ssl)
+
+
+cdef int on_chain(X509_STORE_CTX *context, void *argument) noexcept nogil:
+    """In place of OpenSSL's verification, which a certificate that passed it before does not need in full: it
+    is the same to the last byte, so the CA's signature on it is as good as it was, and only time has passed.
+    Whatever is not beyond doubt is verified in full, which also finds the exact error."""
+    cdef box_t *box = <box_t *>argument
+    cdef link_t *link = link_of(context)
+    cdef X509 *leaf = X509_STORE_CTX_get0_cert(context)
+    link.leaf_length = i2d_X509(leaf, &link.leaf)
+    if link.leaf_length > 0 and link.io.verified != NULL and is_current(leaf) and is_current(box.ca):
+        if link.io.verified(link.io, link.leaf, <size_t>link.leaf_length):
+            return answer(context, link, judge(link))
+    return X509_verify_cert(context)
+
+
+cdef bint is_current(const X509 *certificate) noexcept nogil:
+    # Negative: before now. 0: an error.
+    return (
+        X509_cmp_current_time(X509_get0_notBefore(certificate)) < 0
+        and X509_cmp_current_time(X509_get0_notAfter(certificate)) > 0
+    )
+
+
 cdef int on_verify(int passed, X509_STORE_CTX *context) noexcept nogil:
     """For each certificate of the chain, the leaf last. What OpenSSL refused stays refused."""
-    cdef SSL *ssl = <SSL *>X509_STORE_CTX_get_ex_data(context, SSL_get_ex_data_X509_STORE_CTX_idx())
-    cdef link_t *link = <link_t *>SSL_get_app_data(ssl)
-    if link.leaf == NULL:
-        link.leaf_length = i2d_X509(X509_STORE_CTX_get0_cert(context), &link.leaf)
+    cdef link_t *link = link_of(context)
     if not passed or X509_STORE_CTX_get_error_depth(context) > 0:
         return passed
     if link.leaf_length <= 0:
-        link.reason = REASON_ERROR
-    elif sk_X509_num(X509_STORE_CTX_get0_chain(context)) != CHAIN_WANTED:
-        link.reason = REASON_WRONG_ISSUER
-    else:
-        link.reason = der_fit_for_client(link.leaf, <size_t>link.leaf_length)
-    if link.reason == REASON_NONE and link.io.judge != NULL:
-        link.reason = link.io.judge(link.io, link.leaf, <size_t>link.leaf_length)
-    if link.reason == REASON_NONE:
+        return answer(context, link, REASON_ERROR)
+    if sk_X509_num(X509_STORE_CTX_get0_chain(context)) != CHAIN_WANTED:
+        return answer(context, link, REASON_WRONG_ISSUER)
+    return answer(context, link, judge(link))
+
+
+cdef reason_t judge(link_t *link) noexcept nogil:
+    """What OpenSSL does not look at, of a chain that is as it has to be."""
+    cdef reason_t reason = der_fit_for_client(link.leaf, <size_t>link.leaf_length)
+    if reason == REASON_NONE and link.io.judge != NULL:
+        reason = link.io.judge(link.io, link.leaf, <size_t>link.leaf_length)
+    return reason
+
+
+cdef int answer(X509_STORE_CTX *context, link_t *link, reason_t reason) noexcept nogil:
+    link.reason = reason
+    if reason == REASON_NONE:
         return 1
-    X509_STORE_CTX_set_error(context, verify_error(link.reason))
+    X509_STORE_CTX_set_error(context, verify_error(reason))
     return 0
 
 

@@ -20,6 +20,8 @@ cdef extern from "openssl/ssl.h" nogil:
         pass
     ctypedef struct X509_NAME:
         pass
+    ctypedef struct ASN1_TIME:
+        pass
     ctypedef struct X509_STORE:
         pass
     ctypedef struct X509_STORE_CTX:
@@ -42,6 +44,7 @@ cdef extern from "openssl/ssl.h" nogil:
         SSL_OP_NO_RENEGOTIATION
         SSL_OP_CIPHER_SERVER_PREFERENCE
         SSL_SESS_CACHE_OFF
+        SSL_MODE_NO_AUTO_CHAIN
         SSL_MODE_RELEASE_BUFFERS
         SSL_MODE_ENABLE_PARTIAL_WRITE
         SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
@@ -56,6 +59,7 @@ cdef extern from "openssl/ssl.h" nogil:
         SSL_R_WRONG_VERSION_NUMBER
         SSL_R_NO_PROTOCOLS_AVAILABLE
         SSL_R_EXCESSIVE_MESSAGE_SIZE
+        SSL_R_BAD_SIGNATURE
         ERR_R_MALLOC_FAILURE
         X509_V_FLAG_PARTIAL_CHAIN
         X509_V_OK
@@ -98,6 +102,12 @@ cdef extern from "openssl/ssl.h" nogil:
     long SSL_CTX_set_max_cert_list(SSL_CTX *context, long most)
     void SSL_CTX_set_verify(SSL_CTX *context, int mode, int (*callback)(int, X509_STORE_CTX *) noexcept nogil)
     void SSL_CTX_set_verify_depth(SSL_CTX *context, int depth)
+    void SSL_CTX_set_cert_verify_callback(
+        SSL_CTX *context, int (*callback)(X509_STORE_CTX *, void *) noexcept nogil, void *argument)
+    int X509_verify_cert(X509_STORE_CTX *context)
+    const ASN1_TIME *X509_get0_notBefore(const X509 *certificate)
+    const ASN1_TIME *X509_get0_notAfter(const X509 *certificate)
+    int X509_cmp_current_time(const ASN1_TIME *time)
     X509_VERIFY_PARAM *SSL_CTX_get0_param(SSL_CTX *context)
     int X509_VERIFY_PARAM_set_flags(X509_VERIFY_PARAM *parameters, unsigned long flags)
     int X509_VERIFY_PARAM_set1_ip_asc(X509_VERIFY_PARAM *parameters, const char *address)

@@ -1,0 +1,113 @@
+"""Stage 3, authenticate: a certificate that was let in before is known by every byte of it, and has to be
+current and in the hands of its owner as on the first day."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from kit.balancer import Balancer
+from kit.clients import client_context, connect, outcome
+from kit.fixtures import MakeBalancer
+from kit.pki import Authority, Identity, Pki
+from kit.sockets import End
+from kit.upstreams import Upstream
+from kit.waiting import wait_until
+
+import lbcore
+
+SHORT = dt.timedelta(seconds=3)  # dates in a certificate have whole seconds
+
+
+@pytest.fixture
+def lb(balance: MakeBalancer, upstream: Upstream) -> Balancer:
+    return balance(upstream)
+
+
+def seen(lb: Balancer, identity: Identity, port: int | None = None) -> None:
+    """Lets it in twice; the second time nobody is asked any more."""
+    lb.policy.allow(identity, "web")
+    for _ in range(2):
+        with connect(lb.pki, port or lb.port, identity) as client:
+            client.echo(b"x")
+    assert len(lb.policy.asked) == 1
+
+
+def refused(lb: Balancer, identity: Identity, port: int | None = None) -> str:
+    """Why it is not let in now."""
+    known = len(lb.records.all(event="conn.deny"))
+    assert outcome(port or lb.port, client_context(lb.pki, identity)) in (End.RESET, End.ALERT)
+    record: lbcore.Record = lb.records.wait(known + 1, event="conn.deny")[-1]
+    assert (record.stage, record.client, record.upstream) == ("authenticate", None, None)
+    assert len(lb.policy.asked) == 1
+    return record.reason
+
+
+def is_over(moment: dt.datetime) -> Callable[[], bool]:
+    return lambda: dt.datetime.now(dt.UTC) > moment
+
+
+def test_its_last_second_is_its_last(lb: Balancer, pki: Pki) -> None:
+    brief = pki.ca.issue("brief", ends=SHORT)
+    seen(lb, brief)
+    wait_until(is_over(x509.load_der_x509_certificate(brief.der).not_valid_after_utc), "it is over")
+    assert refused(lb, brief) == "expired"
+
+
+def test_nor_does_it_outlive_its_ca(lb: Balancer, pki: Pki, tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "brief-ca", ends=SHORT)
+    tls = lbcore.ServerTLS(cert=pki.server.cert, key=pki.server.key, client_ca=ca.cert)
+    port = lb.engine.listen(lb.app, "127.0.0.1:0", tls=tls, authorize=lb.policy).port
+    longer = ca.issue("longer")
+    seen(lb, longer, port)
+    wait_until(is_over(ca.certificate.not_valid_after_utc), "its CA is over")
+    assert refused(lb, longer, port) == "expired"
+    other = pki.ca.issue("of the other CA")
+    assert refused(lb, other, port) == "unknown_ca"
+
+
+@pytest.mark.parametrize("at", [-1, 60], ids=["the signature", "what is signed"])
+def test_a_copy_with_one_bit_changed_is_a_forgery(lb: Balancer, pki: Pki, at: int) -> None:
+    seen(lb, pki.alice)
+    forged = bytearray(pki.alice.der)
+    forged[at] ^= 1
+    pem = base64.encodebytes(bytes(forged)).decode()
+    cert = pki.alice.cert.with_name("forged.pem")
+    cert.write_text(f"-----BEGIN CERTIFICATE-----\n{pem}-----END CERTIFICATE-----\n")
+    reason = refused(lb, Identity("forged", cert, pki.alice.key, pki.alice.serial, bytes(forged)))
+    assert reason in ("unknown_ca", "bad_certificate")
+
+
+def test_whoever_shows_it_must_have_its_key(lb: Balancer, pki: Pki, tmp_path: Path) -> None:
+    """The certificate is sent in the clear by nobody, but everybody it was shown to has a copy."""
+    seen(lb, pki.alice)
+    key = tmp_path / "thief.key"
+    key.write_bytes(key_with_the_public_half_of(pki.alice))
+    thief = Identity("thief", pki.alice.cert, key, pki.alice.serial, pki.alice.der)
+    assert refused(lb, thief) == "bad_certificate"
+
+
+def key_with_the_public_half_of(identity: Identity) -> bytes:
+    """Fits the certificate as far as a client looks; what it signs, the certificate does not verify."""
+    owner = load_pem_private_key(identity.key.read_bytes(), None)
+    own = ec.generate_private_key(ec.SECP256R1())
+    assert isinstance(owner, ec.EllipticCurvePrivateKey)
+    der = own.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    mine, theirs = (
+        key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint) for key in (own, owner)
+    )
+    assert der.count(mine) == 1
+    pem = base64.encodebytes(der.replace(mine, theirs)).decode()
+    return f"-----BEGIN EC PRIVATE KEY-----\n{pem}-----END EC PRIVATE KEY-----\n".encode()
