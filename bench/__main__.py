@@ -9,13 +9,14 @@ import datetime as dt
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from . import certificates, pictures, preflight, readme, report
 from .compare import ITSELF, Bench, Case, Comparison, able
@@ -24,7 +25,7 @@ from .proxies import PROXIES, Job, Proxy, ProxyFailed, ProxyMissing, Version
 from .upstream import Upstreams
 from .works import QUICK, WORKS, Scale
 
-_FAILURES = (ProxyFailed, LoadFailed, preflight.JobNotDone, pictures.NoPictures, readme.NoPlace)
+_FAILURES = (ProxyFailed, LoadFailed, preflight.JobNotDone, pictures.NoPictures, readme.NoPlace, OSError)
 _T = TypeVar("_T")
 _ROUNDS = 5
 _QUICK_ROUNDS = 2
@@ -32,27 +33,61 @@ _QUICK_WORKS = ("tls-new", "tls-down", "tls-idle")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the comparison and prints it; 0: measured, 1: something failed and nothing is reported."""
+    """Runs the comparison and prints it; 0: measured, 1: something failed."""
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(given)
+    outcome = []
     try:
-        if options.svg:
-            pictures.require()
+        _check_places(options)
+        outcome = ["Nothing is reported."]
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            done = _Run(options, " ".join(["python -m bench", *given]), Path(folder)).measured()
-        print(report.markdown(done))
-        document = report.as_json(done)
-        if options.json:
-            options.json.write_text(json.dumps(document, indent=2) + "\n")
-        if options.svg:
-            pictures.draw(document, options.svg)
-        if options.readme:
-            readme.write(document, options.readme)
-    except (*_FAILURES, OSError) as failure:
-        words = [str(failure), *getattr(failure, "__notes__", []), "Nothing is reported."]
+            done = _Run(options, f"python -m bench {shlex.join(given)}".strip(), Path(folder)).measured()
+        print(report.markdown(done), flush=True)
+        outcome = ["What is printed was measured; not everything else could be written."]
+        _write(report.as_json(done), options)
+    except _FAILURES as failure:
+        words = [str(failure), *getattr(failure, "__notes__", []), *outcome]
         print("bench: " + "\n".join(words), file=sys.stderr)
         return 1
     return 0
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """That all can be written which is asked for, so that it is not found out after the run.
+
+    Raises:
+        NoPictures, NoPlace, OSError: it cannot; what to do about it, on one line.
+    """
+    if options.svg:
+        pictures.require()
+        _check_folder(next(path for path in (options.svg, *options.svg.absolute().parents) if path.exists()))
+    if options.readme:
+        readme.require(options.readme)
+        _check_file(options.readme)
+    if options.json and options.json.exists():
+        _check_file(options.json)
+    elif options.json:
+        _check_folder(options.json.parent)
+
+
+def _check_file(file: Path) -> None:
+    if file.is_dir() or not os.access(file, os.W_OK):
+        raise OSError(f"{file} is no file that can be written: name another, or change who may write it")
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(f"{folder} is no folder that can be written to: make it, or name another")
+
+
+def _write(document: Mapping[str, Any], options: argparse.Namespace) -> None:
+    """Everything besides what is printed."""
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+    if options.svg:
+        pictures.draw(document, options.svg)
+    if options.readme:
+        readme.write(document, options.readme)
 
 
 class _Run:
@@ -70,8 +105,9 @@ class _Run:
         wanted = () if options.quick or options.proxy else ITSELF
         self._itself = [comparison for comparison in wanted if comparison.among(self._works)]
         self._certificates = certificates.make(folder)
-        scale = QUICK if options.quick else Scale()
-        self._bench = Bench(folder, scale, self._rounds, self._rounds * self._measurements())
+        self._scale = QUICK if options.quick else Scale()
+        self._measurements = self._rounds * self._in_a_round()
+        self._bench = Bench(folder, self._scale, self._rounds, self._measurements)
         self._folder = folder
         self._run = {
             "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -87,14 +123,17 @@ class _Run:
             LoadFailed, ProxyFailed: something went wrong while it was measured.
         """
         _raise_fd_limit()
+        minutes = max(1, round(self._measurements * self._scale.lasts / 60))
+        expected = f"{self._measurements} measurements, roughly {minutes} min on two idle CPUs"
+        print(f"bench: {expected}", file=sys.stderr, flush=True)
         with self._place(1) as (job, cpus):
             abouts = [self._prove(proxy, version, job, cpus) for proxy, version in self._versions.items()]
         passes = [self._pass(workers) for workers in self._workers]
         itself = [self._against_itself(comparison) for comparison in self._itself]
         return report.Report(self._run, report.machine(), abouts, passes, itself, self._skipped)
 
-    def _measurements(self) -> int:
-        """In a round, of all passes."""
+    def _in_a_round(self) -> int:
+        """Measurements of all passes."""
         count = len(self._workers) * sum(len(able(work, self._cases)) for work in self._works)
         return count + 2 * sum(len(comparison.among(self._works)) for comparison in self._itself)
 
@@ -103,8 +142,9 @@ class _Run:
         agreed = preflight.prove(proxy, job, self._folder, cpus)
         command = proxy.command(Path(proxy.config_name), job)
         spelled = " ".join([Path(command[0]).name, *command[1:]])
+        lacks = {work.key: why for work in WORKS if (why := proxy.lack(work.key)) is not None}
         return report.About(
-            proxy.name, version.product, version.tls, agreed, spelled, proxy.ours, proxy.lacks, proxy.differs
+            proxy.name, version.product, version.tls, agreed, spelled, proxy.ours, lacks, proxy.differs
         )
 
     def _pass(self, workers: int) -> report.Pass:
@@ -132,7 +172,7 @@ class _Run:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="less of everything, under two minutes")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="measurements of each work and proxy")
     parser.add_argument(

@@ -116,4 +116,4 @@ class Bench:
 
 def able(work: Work, cases: Sequence[Case]) -> list[Case]:
     """Those that can do it."""
-    return [case for case in cases if work.key not in case.proxy.lacks]
+    return [case for case in cases if case.proxy.lack(work.key) is None]

@@ -1,6 +1,6 @@
 """What others can do to a good client: its times alone, and beside those who mean no good.
 
-    python -m bench.hostile [--rounds N]
+    python -m bench.hostile [--rounds N] [--engine openssl]
 
 One balancer with one worker on one CPU; the good client, the hostile ones and the upstream on another.
 Quiet and hostile rounds alternate. A hostile client that works hard also takes the good client's CPU, so
@@ -191,7 +191,7 @@ def main() -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="quiet and hostile ones in turns")
-    parser.add_argument("--engine", default="s2n", help="the TLS engine")
+    parser.add_argument("--engine", choices=["s2n", "openssl"], default="s2n", help="the TLS engine")
     options = parser.parse_args()
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
     with balancer(options.engine) as (pki, daemon):

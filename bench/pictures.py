@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def draw(document: Json, folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     names = [about["name"] for about in document["proxies"]]
-    colours = dict(zip(names, _COLOURS, strict=False))
+    colours = dict(zip(names, cycle(_COLOURS), strict=False))  # each has its name beside it
     works = document["passes"][0]["works"]
     drawn = []
     with matplotlib.rc_context(_STYLE):
@@ -161,7 +162,11 @@ def main() -> None:
     """Draws what an earlier run has written with --json."""
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
-    for path in draw(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])):
+    try:
+        drawn = draw(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+    except (NoPictures, OSError) as failure:
+        raise SystemExit(f"bench.pictures: {failure}") from None
+    for path in drawn:
         print(path)
 
 

@@ -117,7 +117,7 @@ class _Preflight:
                     _OF_ALL, "all connections", lambda n: self._listed(clients[n % len(clients)], _place())
                 )
         self._until_quiet()
-        if self._started.plain_port and "tcp-storm" not in self._proxy.lacks:
+        if self._started.plain_port and self._proxy.lack("tcp-storm") is None:
             here = _place()
             self._fills(_LIMIT, "the plain connections of an address", lambda _: self._plain(here))
             self._lets_in("another address", lambda: self._plain(_place()))

@@ -45,14 +45,16 @@ class Scale:
         idle: connections that are added between the two readings of memory.
         idle_before: connections that are open at the first reading: as many as a burst has under way at once,
             so that what is kept for those is there before.
+        lasts: seconds of a whole measurement on two CPUs, roughly: start, connecting, warm-up, work, end.
     """
 
     seconds: float = 3.0
     idle: int = 4000
     idle_before: int = 1000
+    lasts: float = 6.0
 
 
-QUICK = Scale(seconds=1.0, idle=1500, idle_before=500)
+QUICK = Scale(seconds=1.0, idle=1500, idle_before=500, lasts=3.0)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,13 @@ build/bench/ by content; a second import compiles nothing.
     upstream     the servers: echo, sink, source
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from kit.building import ROOT, compiled_together
+
+if find_spec("lbcore") is None:
+    raise ImportError("no lbcore: pip install '.[bench]', or build in place and set PYTHONPATH=src")
 
 _HERE = Path(__file__).parent
 _folder = compiled_together(

@@ -24,7 +24,6 @@ from ..cpu import family
 
 CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
 UNKNOWN = "an unknown library"
-PLAIN_WORKS = tuple(f"tcp-{work}" for work in ("new", "echo", "down", "up", "idle", "storm", "mixed"))
 _PROJECT = Path(__file__).parents[2]
 _START_WITHIN = 20.0  # seconds
 _STOP_WITHIN = 10.0
@@ -95,7 +94,8 @@ class Proxy(ABC):
         config_name: of its template in `configurations`, and of the file it is given.
         environment: set in addition to ours.
         ours: this project, not a peer.
-        lacks: keys of works that it cannot do, and a sentence why.
+        lacks: keys of works that it cannot do, or "tcp" for all of those without TLS, and a sentence why.
+        has_plain: whether it is given a port without TLS.
         differs: sentences about parts of the job that it does in another way.
         limit: whose connections it limits on its TLS port.
         least_connections: whether the next connection goes to the upstream that has fewer.
@@ -108,6 +108,7 @@ class Proxy(ABC):
     environment: Mapping[str, str] = MappingProxyType({})
     ours = False
     lacks: Mapping[str, str] = MappingProxyType({})
+    has_plain = True
     differs: tuple[str, ...] = ()
     limit = Limit.CLIENT
     least_connections = True
@@ -133,10 +134,9 @@ class Proxy(ABC):
         """Where it is started; what it wrote stays there until it is started again."""
         return parent / self.name
 
-    @property
-    def has_plain(self) -> bool:
-        """Whether there is a port without TLS."""
-        return "tcp-new" not in self.lacks
+    def lack(self, key: str) -> str | None:
+        """Why it is not measured in that work; None when it is."""
+        return self.lacks.get(key, self.lacks.get(key.partition("-")[0]))
 
     def fill(self, job: Job, ports: tuple[int, int], **values: object) -> str:
         """Its template with the job in it, and with `values`."""

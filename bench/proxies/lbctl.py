@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import MappingProxyType
 
-from .base import PLAIN_WORKS, Job, Proxy, ProxyMissing, Version, serial_hex
+from .base import Job, Proxy, ProxyMissing, Version, serial_hex
 
 
 class LoadBalancer(Proxy):
@@ -57,11 +57,7 @@ class LoadBalancerOnOpenSSL(LoadBalancer):
 
     name = "lbctl-openssl"
     engine = "openssl"
-    lacks = MappingProxyType(dict.fromkeys(PLAIN_WORKS, "it is lbctl: there is no TLS in it"))
-
-    @property
-    def has_plain(self) -> bool:
-        return True
+    lacks = MappingProxyType({"tcp": "it is lbctl: there is no TLS in it"})
 
     def _how_to_get(self) -> str:
         return (

@@ -6,9 +6,7 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
-from .base import PLAIN_WORKS, UNKNOWN, Job, Limit, Proxy, Version
-
-_NO_PLAIN = "it always speaks TLS on one side"
+from .base import UNKNOWN, Job, Limit, Proxy, Version
 
 
 class Stunnel(Proxy):
@@ -18,8 +16,9 @@ class Stunnel(Proxy):
     install = "on Debian, apt-get install stunnel4"
     config_name = "stunnel.conf"
     lacks = MappingProxyType(
-        {"tls-storm": "it has no limit of connections", **dict.fromkeys(PLAIN_WORKS, _NO_PLAIN)}
+        {"tls-storm": "it has no limit of connections", "tcp": "it always speaks TLS on one side"}
     )
+    has_plain = False
     differs = (
         "knows a client by its whole certificate, out of a file of all those on the list",
         "limits nobody's open connections",

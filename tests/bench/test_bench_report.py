@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -57,7 +58,7 @@ def made_up() -> report.Report:
     down = report.Result(work("tcp-down"), {"nginx": [sample(300), sample(300)]})
     itself = report.Result(work("tls-new"), {"on": [sample(21), sample(21)], "off": [sample(20), sample(20)]})
     return report.Report(
-        {"command": "python -m bench"},
+        {"command": "python -m bench --rounds 2 --json run.json", "rounds": "2"},
         {"cpu": "some"},
         [
             about("lbctl", ours=True),
@@ -69,6 +70,27 @@ def made_up() -> report.Report:
         [report.Itself("with and without", "on", "off", 1.1, [itself])],
         ["envoy is not installed: get it"],
     )
+
+
+def pictures_of(done: report.Report, folder: Path) -> list[Path]:
+    """In a process of its own: matplotlib keeps its fonts open."""
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install '.[bench]'")
+    folder.mkdir(exist_ok=True)
+    written = folder / "run.json"
+    written.write_text(json.dumps(report.as_json(done)))
+    command = [sys.executable, "-m", "bench.pictures", str(written), str(folder)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return [Path(line) for line in printed.splitlines()]
+
+
+@pytest.fixture
+def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that gets as far as a run fails."""
+
+    def run(*arguments: object) -> None:
+        pytest.fail("a run began")
+
+    monkeypatch.setattr(command_line._Run, "__init__", run)
 
 
 # ---- arithmetic ----------------------------------------------------------------------------------
@@ -181,20 +203,22 @@ def test_a_report_without_peers_has_no_ratio(made_up: report.Report) -> None:
 
 
 def test_pictures_are_the_same_for_the_same_numbers(made_up: report.Report, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install '.[bench]'")
-    written = tmp_path / "run.json"
-    written.write_text(json.dumps(report.as_json(made_up)))
-    drawn = []
-    for folder in (tmp_path / "first", tmp_path / "second"):
-        command = [sys.executable, "-m", "bench.pictures", str(written), str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-        drawn.append([Path(line) for line in done.stdout.splitlines()])
+    drawn = [pictures_of(made_up, tmp_path / folder) for folder in ("first", "second")]
     assert [path.name for path in drawn[0]] == ["cpu.svg", "memory.svg", "latency.svg"]
     assert [path.read_bytes() for path in drawn[0]] == [path.read_bytes() for path in drawn[1]]
     cpu = drawn[0][0].read_text()
     assert "<dc:date>" not in cpu
     for words in (f"{work('tls-new').title}, µs", "lbctl-openssl", "haproxy", "nginx", "50.0"):
         assert f">{words}</text>" in cpu
+
+
+def test_pictures_show_every_proxy_however_many(made_up: report.Report, tmp_path: Path) -> None:
+    names = [f"proxy-{number}" for number in range(12)]
+    result = report.Result(work("tls-new"), {name: [sample(10.0)] for name in names})
+    many = report.Report({}, {}, [about(name) for name in names], [report.Pass(1, [result])])
+    (cpu,) = pictures_of(many, tmp_path)
+    drawn = cpu.read_text()
+    assert [name for name in names if f">{name}</text>" not in drawn] == []
 
 
 def test_a_readme_has_the_table_between_its_marks(made_up: report.Report, tmp_path: Path) -> None:
@@ -212,6 +236,22 @@ def test_a_readme_has_the_table_between_its_marks(made_up: report.Report, tmp_pa
     new, down = work("tls-new").title, work("tcp-down").title
     assert f"| {new} | µs | 20.0 | 20.0 | 50.0 | 30.0 | 0.67 (0.50–0.75), nginx |" in once
     assert f"| {down} | ms/GB | – | – | – | 300 | – |" in once
+    assert "\n\n`python -m bench --rounds 2`: medians of 2 rounds, " in once
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("python -m bench", "python -m bench"),
+        ("python -m bench --json a.json --workers all --svg=b --rounds 3 --readme 'c d'",
+         "python -m bench --workers all --rounds 3"),
+    ],
+)  # fmt: skip
+def test_a_readme_does_not_tell_where_else_it_was_written_to(
+    command: str, told: str, made_up: report.Report
+) -> None:
+    document = report.as_json(dataclasses.replace(made_up, run={"command": command, "rounds": "2"}))
+    assert f"`{told}`: medians" in readme.summary(document)
 
 
 def test_a_readme_without_marks_is_left_alone(made_up: report.Report, tmp_path: Path) -> None:
@@ -223,11 +263,58 @@ def test_a_readme_without_marks_is_left_alone(made_up: report.Report, tmp_path: 
 
 
 def test_without_matplotlib_nothing_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    no_run: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pictures, "find_spec", lambda name: None)
     assert command_line.main(["--svg", str(tmp_path)]) == 1
-    assert "pictures need matplotlib: pip install '.[bench]'" in capsys.readouterr().err
+    assert capsys.readouterr().err == "bench: pictures need matplotlib: pip install '.[bench]'\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--json", "{tmp}/none/run.json"], "{tmp}/none is no folder that can be written to: make it"),
+        (["--json", "{tmp}"], "{tmp} is no file that can be written: name another"),
+        (["--svg", "{tmp}/plain/pictures"], "{tmp}/plain is no folder that can be written to"),
+        (["--readme", "{tmp}/none.md"], "{tmp}/none.md is no file: name one that has the lines <!-- Made"),
+        (["--readme", "{tmp}/plain"], "{tmp}/plain has no place for the table: add the lines <!-- Made"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_anything_is_measured(
+    arguments: list[str],
+    words: str,
+    no_run: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(pictures, "require", lambda: None)
+    (tmp_path / "plain").write_text("no marks\n")
+    assert command_line.main([part.format(tmp=tmp_path) for part in arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"bench: {words.format(tmp=tmp_path)}")
+
+
+def test_what_may_not_be_written_is_told_as_well(
+    no_run: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever runs the tests may be root, who may write everything: so the system's answer is made up."""
+    written = tmp_path / "README.md"
+    written.write_text(f"{readme.BEGIN}\n{readme.END}\n")
+    monkeypatch.setattr(os, "access", lambda path, how: Path(path) != written)
+    assert command_line.main(["--readme", str(written)]) == 1
+    assert f"bench: {written} is no file that can be written" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_afterwards_takes_nothing_away_from_what_is_printed(
+    made_up: report.Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command_line._Run, "__init__", lambda self, options, command, folder: None)
+    monkeypatch.setattr(command_line._Run, "measured", lambda self: made_up)
+    assert command_line.main(["--json", "/dev/full"]) == 1
+    out, err = capsys.readouterr()
+    assert out == report.markdown(made_up) + "\n"
+    assert "No space left on device\nWhat is printed was measured" in err
 
 
 # ---- a run ---------------------------------------------------------------------------------------
@@ -252,6 +339,7 @@ def test_a_whole_run_names_who_is_missing(
     assert "| haproxy: " in out
     assert "Not here: nginx is not installed: get it" in out
     assert "bench: skipped: nginx is not installed: get it" in err
+    assert "bench: 2 measurements, roughly 1 min" in err
     assert "[2/2] tcp-echo 1 haproxy" in err
     loaded = json.loads(written.read_text())
     assert [one["name"] for one in loaded["proxies"]] == ["lbctl", "haproxy"]

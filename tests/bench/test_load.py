@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.sockets import read_exactly, reset
 from kit.upstreams import Session, Upstream, echo
+from kit.waiting import PATIENCE, wait_until
 
 from bench import certificates
 from bench.load import (
@@ -39,11 +40,7 @@ from bench.upstream import PATTERN, Upstreams
 from bench.works import WORKS, Scale, measure
 
 ECHO = message(64)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> certificates.Certificates:
-    return certificates.make(tmp_path_factory.mktemp("certificates"))
+TRANSFER = 1 << 25
 
 
 @pytest.fixture
@@ -106,9 +103,15 @@ def test_percentiles_are_told_in_microseconds() -> None:
 
 def test_each_new_connection_is_one_of_the_upstreams() -> None:
     with Upstream() as upstream, contextlib.closing(echoing(upstream.port)) as load:
-        count = load.renew(3, 0.1)
+        counts: list[int] = []
+
+        def renewed() -> bool:
+            counts.append(load.renew(3, 0.05))
+            return counts[-1] > 3
+
+        wait_until(renewed, "one of three connections is followed by another")
         load.end()
-        assert upstream.accepted == count > 3
+        assert upstream.accepted == sum(counts)
         assert {session.wait_end() for session in upstream.sessions} == {"fin"}
 
 
@@ -116,7 +119,8 @@ def test_open_connections_stay_and_end_in_order() -> None:
     with Upstream() as upstream, contextlib.closing(echoing(upstream.port)) as load:
         load.open(10)
         load.open(2)
-        assert load.repeat(0.05) >= 12
+        assert load.repeat(0) == 12
+        wait_until(lambda: load.repeat(0.05) > 12, "an echo is followed by another")
         assert upstream.accepted == 12
         assert [session.ended for session in upstream.sessions] == [None] * 12
         load.end()
@@ -155,13 +159,13 @@ def test_the_upstreams_hang_up_on_what_they_do_not_know(upstreams: Upstreams, li
 
 def test_drivers_against_the_upstreams(upstreams: Upstreams) -> None:
     targets = [Target(upstreams.ports[0])] * 2
-    assert units(NewConnections(targets, 2, 0.05)) > 2
-    assert units(OpenEchoes(targets, 4, 0.05, 1024)) > 4
+    assert units(NewConnections(targets, 2, 0.0)) == 2
+    assert units(OpenEchoes(targets, 4, 0.0, 1024)) == 4
     assert units(Hold(targets, 3, 20)) == 20
-    for bulk in (download(targets, 2, 0.0, 0.01), upload(targets, 2, 0.0, 0.01)):
-        assert units(bulk) % (1 << 25) == 0
-    crowd = Crowd([OpenEchoes(targets, 4, 0.05, 1024) for _ in range(2)])
-    assert units(crowd) > 8
+    for bulk in (download(targets, 2, 0.0, 0.0), upload(targets, 2, 0.0, 0.0)):
+        assert units(bulk) == 2 * TRANSFER
+    crowd = Crowd([OpenEchoes(targets, connections, 0.0, 1024) for connections in (4, 3)])
+    assert units(crowd) == 7
 
 
 def test_a_failure_on_one_thread_is_told_when_all_are_done() -> None:
@@ -199,12 +203,22 @@ def test_a_stall_counts_for_all_that_were_due_in_it() -> None:
 
 
 def test_one_connection_that_stalls_does_not_hold_up_the_others() -> None:
+    """One of ten is answered when the others have had all of theirs: waiting for it would never end."""
+    others = threading.Semaphore(0)
+
     def stall_second(session: Session) -> None:
-        session.sock.sendall(read_exactly(session.sock, 64))
+        session.sock.sendall(read_exactly(session.sock, 64))  # it was opened
+        first = read_exactly(session.sock, 64)
         if upstream.sessions.index(session) == 1:
-            first = read_exactly(session.sock, 64)
-            session.released.wait(0.3)
+            for _ in range(9 * 6):
+                assert others.acquire(timeout=PATIENCE)
             session.sock.sendall(first)
+        else:
+            session.sock.sendall(first)
+            others.release()
+            for _ in range(5):
+                session.sock.sendall(read_exactly(session.sock, 64))
+                others.release()
         echo(session)
 
     with Upstream(stall_second) as upstream, contextlib.closing(echoing(upstream.port)) as load:
@@ -212,8 +226,7 @@ def test_one_connection_that_stalls_does_not_hold_up_the_others() -> None:
         histogram = load.schedule(200, 0.3)
         load.end()
     assert len(histogram) == 60
-    assert histogram.longest >= 0.3e9
-    assert histogram.percentile(0.85) < 0.3e9 * 0.5
+    assert histogram.longest >= 0.28e9  # it was due after 5 ms, the last of the others after 295
 
 
 def test_a_schedule_lasts_as_long_as_it_says() -> None:
@@ -337,12 +350,12 @@ def test_a_storm_counts_whoever_is_refused() -> None:
             reset(session.sock)
 
     with Upstream(refuse) as upstream:
-        storm = Storm([Target(upstream.port)] * 2, 1, 0.1)
+        storm = Storm([Target(upstream.port)] * 2, 1, 0.0)
         with contextlib.closing(storm):
             storm.prepare()
             before = upstream.accepted
             refused = storm.work().units
-            assert upstream.accepted - before == refused > 8
+            assert upstream.accepted - before == refused == 8  # four attempts of each
             storm.finish()
 
 
@@ -388,8 +401,7 @@ def test_tls_ends_with_close_notify_on_both_sides(made: certificates.Certificate
         Upstream(server(made, talk)) as upstream,
         contextlib.closing(echoing(upstream.port, [client])) as load,
     ):
-        count = load.renew(1, 0.05)
-        assert count == len(seen)
+        assert load.renew(1, 0.05) == len(seen) >= 1
         assert None not in seen
         load.end()
 
@@ -406,7 +418,7 @@ def test_after_our_end_a_fin_will_do(made: certificates.Certificates) -> None:
         Upstream(server(made, talk)) as upstream,
         contextlib.closing(echoing(upstream.port, [client])) as load,
     ):
-        assert load.renew(1, 0.05) == upstream.accepted
+        assert load.renew(1, 0.05) == upstream.accepted >= 1
         load.end()
 
 
@@ -458,7 +470,11 @@ def test_a_work_is_measured(
     work = next(work for work in WORKS if work.key == key)
     scale = Scale(seconds=0.2, idle=40, idle_before=10)
     sample = measure(work, LoadBalancer(), Job(made, upstreams.ports), scale, tmp_path, [0])
-    assert sample.units > 0
-    assert sample.seconds > 0
+    if work.memory:
+        assert sample.units == scale.idle
+    else:
+        assert sample.units > 0
+        assert sample.seconds >= scale.seconds
     assert sample.value > 0
+    assert sample.busy > 0
     assert (sample.latency is not None) == (work.reads == "latency")

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -28,7 +28,6 @@ PACKAGES = {
     "nginx": "apt-get install nginx-light",
     "openssl": "apt-get install openssl",
     "postgres": "apt-get install postgresql",
-    "stunnel": "apt-get install stunnel4",
     "taskset": "apt-get install util-linux",
     "valgrind": "apt-get install valgrind",
 }
@@ -41,9 +40,13 @@ REQUIRED_VARIABLE = "LBCORE_REQUIRE_SERVERS"
 def require_server(program: str) -> str:
     """The program's path; without it the test is skipped, or fails where all servers are required."""
     path = shutil.which(program, path=":".join([os.environ.get("PATH", ""), *FOLDERS]))
-    if path is not None:
-        return path
-    message = f"needs {program}: {PACKAGES[program]}"
+    if path is None:
+        missing(f"needs {program}: {PACKAGES[program]}")
+    return path
+
+
+def missing(message: str) -> NoReturn:
+    """Skips the test, or fails it where all servers are required."""
     if os.environ.get(REQUIRED_VARIABLE) == "1":
         pytest.fail(message)
     pytest.skip(message)

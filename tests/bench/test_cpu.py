@@ -1,4 +1,4 @@
-"""The counters of the bench."""
+"""What a process costs: CPU time and memory, out of the kernel."""
 
 from __future__ import annotations
 
