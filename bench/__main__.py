@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import certificates, pictures, preflight, readme, report
+from . import certificates, network, pictures, preflight, readme, report
 from .compare import ITSELF, Bench, Case, Comparison, able
 from .load import LoadFailed
 from .proxies import PROXIES, Job, Proxy, ProxyFailed, ProxyMissing, Version
@@ -94,6 +94,7 @@ class _Run:
     """A run as it was asked for."""
 
     def __init__(self, options: argparse.Namespace, command: str, folder: Path) -> None:
+        where = _network() if options.network == "own" else "the machine's"
         self._usable = _usable_cpus()
         self._rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
         self._versions, self._skipped = _versions(_chosen(PROXIES, "name", options.proxy))
@@ -113,6 +114,7 @@ class _Run:
             "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "command": command,
             "rounds": str(self._rounds),
+            "network": where,
         }
 
     def measured(self) -> report.Report:
@@ -178,6 +180,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", choices=["one", "all"], default="one", help="all: once more with a worker for each CPU"
     )
+    parser.add_argument(
+        "--network", choices=["own", "machine"], default="own",
+        help="own: a namespace with an untouched loopback and Linux's default congestion control",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every round to FILE")
     parser.add_argument("--svg", type=Path, metavar="DIR", help="also draw pictures into DIR")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="also put the table into a README")
@@ -198,6 +204,16 @@ def _positive(text: str) -> int:
 
 def _chosen(all_of_them: Sequence[_T], attribute: str, names: Sequence[str] | None) -> list[_T]:
     return [one for one in all_of_them if not names or getattr(one, attribute) in names]
+
+
+def _network() -> str:
+    """Into a network of our own, if we may."""
+    try:
+        network.enter()
+    except network.NoNamespace as problem:
+        print(f"bench: in the machine's network, since there is no other: {problem}", file=sys.stderr)
+        return "the machine's"
+    return "a namespace of its own"
 
 
 def _usable_cpus() -> list[int]:

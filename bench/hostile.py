@@ -31,6 +31,7 @@ from kit.pki import Authority, Pki
 from kit.records import RecordClient
 from kit.upstreams import Upstream
 
+from . import network
 from .cpu import memory_kib
 from .report import machine, significant
 
@@ -193,6 +194,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="quiet and hostile ones in turns")
     parser.add_argument("--engine", choices=["s2n", "openssl"], default="s2n", help="the TLS engine")
     options = parser.parse_args()
+    with suppress(network.NoNamespace):
+        network.enter()
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
     with balancer(options.engine) as (pki, daemon):
         connects(pki, daemon.port())  # warm

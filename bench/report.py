@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import network
+
 if TYPE_CHECKING:  # numbers can be put together without the load, which has to be compiled
     from .works import Sample, Work
 
@@ -186,7 +188,7 @@ def machine() -> dict[str, str]:
         "memory": f"{memory / (1 << 30):.1f} GiB",
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "Linux"),
         "kernel": platform.release(),
-        "congestion control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
+        "congestion control": network.congestion_control(),
         "python": sys.version.split()[0],
     }
 

@@ -333,7 +333,9 @@ def test_a_whole_run_names_who_is_missing(
     monkeypatch.setattr(Nginx, "version", missing)
     proxies = [part for name in ("lbctl", "haproxy", "nginx") for part in ("--proxy", name)]
     written = tmp_path / "run.json"
-    arguments = ["--quick", "--rounds", "1", "--work", "tcp-echo", *proxies, "--json", str(written)]
+    # In the network of the tests: this is their process.
+    rest = ["--network", "machine", "--json", str(written)]
+    arguments = ["--quick", "--rounds", "1", "--work", "tcp-echo", *proxies, *rest]
     assert command_line.main(arguments) == 0
     out, err = capsys.readouterr()
     assert "| haproxy: " in out
@@ -343,4 +345,5 @@ def test_a_whole_run_names_who_is_missing(
     assert "[2/2] tcp-echo 1 haproxy" in err
     loaded = json.loads(written.read_text())
     assert [one["name"] for one in loaded["proxies"]] == ["lbctl", "haproxy"]
+    assert loaded["run"]["network"] == "the machine's"
     assert all(one["value"] > 0 for one in loaded["passes"][0]["works"][0]["proxies"]["haproxy"]["rounds"])
