@@ -17,6 +17,7 @@ from lbcore.codes import REASONS
 from lbcore.records import SCHEMA
 
 from lbcore.codes cimport REASON_CLIENT_GONE
+from lbcore.parts.hexadecimal cimport put_hexadecimal
 from lbcore.parts.mapped cimport MAPPED_AT, is_mapped
 from lbcore.sys.linux cimport (
     AF_INET,
@@ -42,8 +43,6 @@ cdef enum:
     FIXED_MAX = 1024             # of a line: names of fields, numbers, addresses, words of the core
     TEXTS = 3                    # app, client, upstream
     TEXT_MAX = 256
-
-cdef const char *HEXADECIMAL = b"0123456789ABCDEF"
 
 
 cdef class LineBuffer:
@@ -186,7 +185,7 @@ cdef char *put_peer(char *at, const record_t *entry) noexcept nogil:
     if entry.client != NULL:
         at = put(put_text(put(at, b',"client":"'), entry.client.text, entry.client.length), b'"')
     if entry.serial_length > 0:
-        at = put(put_serial(put(at, b',"serial":"'), entry.serial, entry.serial_length), b'"')
+        at = put(put_hexadecimal(put(at, b',"serial":"'), entry.serial, entry.serial_length), b'"')
     if entry.tls:
         at = put(at, b',"tls":"TLSv1.3"')
     if entry.cipher != NULL:
@@ -240,15 +239,6 @@ cdef char *put_milliseconds(char *at, uint64_t ns) noexcept nogil:
     at = put_thousandths(put(put_count(at, us // 1000), b"."), <uint32_t>(us % 1000))
     while (at - 1)[0] == b"0" and (at - 2)[0] != b".":
         at -= 1
-    return at
-
-
-cdef char *put_serial(char *at, const uint8_t *serial, uint8_t length) noexcept nogil:
-    cdef uint8_t i
-    for i in range(length):
-        at[0] = HEXADECIMAL[serial[i] >> 4]
-        at[1] = HEXADECIMAL[serial[i] & 15]
-        at += 2
     return at
 
 
