@@ -114,8 +114,8 @@ cdef class RecordService:
             try:
                 if self._is_wanted(&entry):
                     self._take(&entry, batch)
-            except Exception:
-                LOG.exception("a record could not be read")
+            except BaseException:        # `line` is somebody else's too
+                LOG.exception("a record could not be made; it is lost")
             finally:
                 name_unref(entry.client)
                 name_unref(entry.upstream)

@@ -188,13 +188,14 @@ def test_whoever_writes_lines_and_fails_harms_nobody(
     assert "the disk is full" in caplog.text
 
 
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
 def test_a_line_that_cannot_be_written_costs_no_other(
-    pki: Pki, upstream: Upstream, caplog: pytest.LogCaptureFixture
+    pki: Pki, upstream: Upstream, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     written: list[bytes] = []
 
     def fail(record: lbcore.Record) -> str:
-        raise RuntimeError("no words for it")
+        raise error("no words for it")
 
     options = {"on_records": None, "record_lines": lbcore.RecordLines(written.append, "lb-1", fail)}
     with Balancer(pki, upstream, engine=options) as lb:
