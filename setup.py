@@ -35,6 +35,7 @@ MODULES = [
     "lbcore.to_core",
     "lbcore.application",
     "lbcore.record_lines",
+    "lbcore.record_selection",
     "lbcore.from_core",
     "lbcore.policy_service",
     "lbcore.record_service",

@@ -54,7 +54,7 @@ REASONS = [reason for reasons in REASONS_BY_STAGE.values() for reason in reasons
 # The core from the bottom up. A module knows what stands before it and nothing else.
 BOTTOM = [
     "lbcore.sys.atomics", "lbcore.sys.linux", "lbcore.codes", "lbcore.tls.engine",
-    "lbcore.structs", "lbcore.parts.mapped", "lbcore.parts.mixing",
+    "lbcore.structs", "lbcore.parts.hexadecimal", "lbcore.parts.mapped", "lbcore.parts.mixing",
 ]  # fmt: skip
 # What the workers run: nothing in it may touch a Python object,
 HOT = ("lbcore.sys.", "lbcore.codes", "lbcore.parts.", "lbcore.tls.", "lbcore.path.", "lbcore.worker")

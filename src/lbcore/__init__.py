@@ -22,7 +22,7 @@ from lbcore.engine import Engine, Listener
 from lbcore.limit_values import Admission, LimitClass
 from lbcore.limits import RateLimitManager
 from lbcore.peer import PeerCertificate, PolicyClient, Undecided, Verdict
-from lbcore.records import Record, RecordLines
+from lbcore.records import Record, RecordLines, RecordSelection, RefusalSum
 from lbcore.settings import ServerTLS, UpstreamTLS
 from lbcore.simulation import SimulatedConnection, Simulation
 from lbcore.tls_engines import tls_engines
@@ -43,6 +43,8 @@ __all__ = [
     "RateLimitManager",
     "Record",
     "RecordLines",
+    "RecordSelection",
+    "RefusalSum",
     "ServerTLS",
     "SimulatedConnection",
     "Simulation",

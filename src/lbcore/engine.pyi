@@ -8,7 +8,7 @@ from lbcore.application import Application
 from lbcore.authorizers import Authorizer
 from lbcore.limit_values import LimitClass
 from lbcore.peer import PolicyClient
-from lbcore.records import Record, RecordLines
+from lbcore.records import Record, RecordLines, RecordSelection
 from lbcore.settings import ServerTLS
 from lbcore.stats import EngineStats, OpenConnection, State
 
@@ -36,6 +36,7 @@ class Engine:
         tls_engine: str = "auto",
         on_records: Callable[[Sequence[Record]], object] | None = None,
         record_lines: RecordLines | None = None,
+        record_selection: RecordSelection | None = None,
     ) -> None: ...
     @property
     def workers(self) -> int: ...

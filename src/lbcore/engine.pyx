@@ -26,7 +26,7 @@ from lbcore.handover import handing_over
 from lbcore.host import CONNECTIONS_MAX, pipes_allowed, room_for, wait_readable
 from lbcore.limit_values import LimitClass
 from lbcore.peer import PolicyClient
-from lbcore.records import RecordLines
+from lbcore.records import RecordLines, RecordSelection
 from lbcore.settings import ServerTLS
 from lbcore.source_limits import SourceLimits
 
@@ -173,8 +173,8 @@ cdef class Engine:
         authorize_threads: sync authorizers that run at once.
         tls_engine: ``"auto"`` or a name from ``tls_engines()``.
         on_records: called with a list of Record on the engine's record thread; None: no records.
-        record_lines: where finished connections go as lines of JSON, a RecordLines; None: they are records
-            like all others.
+        record_lines: where records go as lines of JSON instead, a RecordLines.
+        record_selection: of which connections there is a record, a RecordSelection; None: of all.
 
     Attributes:
         workers: how many there are.
@@ -240,6 +240,7 @@ cdef class Engine:
         tls_engine="auto",
         on_records=None,
         record_lines=None,
+        record_selection=None,
     ):
         if self.state is not None:
             raise RuntimeError("Engine: already made")
@@ -262,6 +263,12 @@ cdef class Engine:
             raise TypeError(f"on_records: a callable or None, not {on_records!r}")
         if record_lines is not None and not isinstance(record_lines, RecordLines):
             raise TypeError(f"record_lines: a RecordLines or None, not {record_lines!r}")
+        if on_records is not None and record_lines is not None:
+            raise ValueError("on_records, record_lines: one of the two")
+        if record_selection is None:
+            record_selection = RecordSelection()
+        elif not isinstance(record_selection, RecordSelection):
+            raise TypeError(f"record_selection: a RecordSelection or None, not {record_selection!r}")
         self.tls_engine = self.tls.name.decode()
         self.node.records_wanted = on_records is not None or record_lines is not None
         self.lock = threading.RLock()
@@ -274,7 +281,7 @@ cdef class Engine:
         boot = f"{time.time_ns() // 1000000:x}{secrets.randbits(16):04x}"
         strcpy(self.node.boot, <bytes>boot.encode())
         self.policy = PolicyService()
-        self.records = RecordService(on_records, record_lines, boot, self.app_names)
+        self.records = RecordService(on_records, record_lines, record_selection, boot, self.app_names)
         self.submissions = SubmissionService(self.policy, self.records)
         self.state = "new"
 

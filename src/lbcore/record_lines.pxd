@@ -1,4 +1,4 @@
-"""Finished connections as lines of JSON. With the GIL: only the record thread writes them."""
+"""Records as lines of JSON. With the GIL: only the record thread writes them."""
 
 from libc.stdint cimport int64_t, uint64_t
 
@@ -13,21 +13,24 @@ cdef enum:
 
 cdef class LineBuffer:
     cdef object write            # called with whole lines, as bytes
-    cdef bytes head              # of each line, from the time on
-    cdef double sample           # part of the connections that are written
-    cdef double share            # of the next one that was carried over
+    cdef object line             # called with a Record: its text, or None
+    cdef bytes begin             # of each line, up to the time
+    cdef bytes head              # from the time on
     cdef char *lines             # LINES_BYTES; owned
     cdef size_t length
-    cdef size_t line_max         # bytes of the longest line
+    cdef size_t count            # of lines that wait
+    cdef size_t line_max         # bytes of the longest line of `take`
     cdef int64_t second          # that `stamp` shows
     cdef char stamp[20]
 
-    cdef bint is_full(self) noexcept     # to be flushed before the next line
+    cdef bint is_full(self) noexcept     # one more line of `take` may not fit
     # These call Python, so they need the GIL and may raise.
     # False: there is more to say than a line has room for; nothing was written.
     cdef bint take(self, const record_t *entry, bytes boot, str app) except -1
+    cdef put_text_of(self, record)
+    # Writing is somebody else's, and may fail: that is logged, with what it cost.
     cdef flush(self)
-    cdef bint is_sampled(self) noexcept
+    cdef send(self, bytes lines, size_t count)
     cdef char *put_time(self, char *at, uint64_t wall_ns) noexcept
 
 

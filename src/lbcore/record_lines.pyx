@@ -1,19 +1,23 @@
-"""Finished connections as lines of JSON, without a Python object for each.
+"""Records as lines of JSON; the usual finished connection without a Python object for each.
 
 A line costs half a microsecond here and fifteen where Python puts it together, which was a quarter of all
 that a short plaintext connection cost. So the usual connection, which was forwarded and ended without an
-error, is written here; whoever was refused, held back or cut off by a system error is left to `on_records`,
-where there is more to say. Both write the same line: tests compare them.
+error, is written here; of whoever was refused, held back or cut off by a system error there is more to say,
+and Python does that. Both write the same line: tests compare them. All lines pass one buffer, so they stay in
+order and leave together.
 """
 
 import json
+import logging
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from lbcore.codes import REASONS
+from lbcore.records import SCHEMA
 
 from lbcore.codes cimport REASON_CLIENT_GONE
+from lbcore.parts.hexadecimal cimport put_hexadecimal
 from lbcore.parts.mapped cimport MAPPED_AT, is_mapped
 from lbcore.sys.linux cimport (
     AF_INET,
@@ -30,6 +34,8 @@ from lbcore.sys.linux cimport (
 )
 from lbcore.structs cimport SCOPE_NONE, name_t
 
+LOG = logging.getLogger("lbcore")
+
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *out_length) except NULL
 
@@ -37,8 +43,6 @@ cdef enum:
     FIXED_MAX = 1024             # of a line: names of fields, numbers, addresses, words of the core
     TEXTS = 3                    # app, client, upstream
     TEXT_MAX = 256
-
-cdef const char *HEXADECIMAL = b"0123456789ABCDEF"
 
 
 cdef class LineBuffer:
@@ -58,7 +62,8 @@ cdef class LineBuffer:
 
     def __init__(self, settings):
         self.write = settings.write
-        self.sample = settings.sample
+        self.line = settings.line
+        self.begin = f'{{"v":{SCHEMA},"ts":"'.encode()
         self.head = f'Z","event":"conn.close","node":{json.dumps(settings.node)},"id":"'.encode()
         self.line_max = len(self.head) + TEXTS * TEXT_MAX + FIXED_MAX    # the node's name may be all escapes
         self.second = -1
@@ -79,10 +84,10 @@ cdef class LineBuffer:
             return False
         if not name_is_plain(entry.upstream):
             return False
-        if not self.is_sampled():
-            return True
+        if self.is_full():
+            self.flush()
         at = self.lines + self.length
-        at = put(at, b'{"v":1,"ts":"')
+        at = put_text(at, self.begin, len(self.begin))
         at = self.put_time(at, entry.wall_ns)
         at = put_text(at, self.head, len(self.head))
         at = put_text(at, boot, len(boot))
@@ -96,24 +101,40 @@ cdef class LineBuffer:
         at = put_text(put(at, b',"reason":"'), reason, reason_length)
         at = put(at, b'"}\n')
         self.length = at - self.lines
+        self.count += 1
         return True
+
+    cdef put_text_of(self, record):
+        cdef bytes text
+        line = self.line(record)
+        if line is None:
+            return
+        text = line.encode("utf-8", "backslashreplace") + b"\n"
+        if self.length + len(text) > LINES_BYTES:
+            self.flush()
+        if len(text) > LINES_BYTES:
+            self.send(text, 1)
+            return
+        put_text(self.lines + self.length, text, len(text))
+        self.length += len(text)
+        self.count += 1
 
     cdef bint is_full(self) noexcept:
         return self.length + self.line_max > LINES_BYTES
 
     cdef flush(self):
         cdef bytes lines = self.lines[:self.length]
+        cdef size_t count = self.count
         self.length = 0
-        if lines:
-            self.write(lines)
+        self.count = 0
+        if count:
+            self.send(lines, count)
 
-    cdef bint is_sampled(self) noexcept:
-        """An even share of the connections rather than a random one: a count times 1/share is exact."""
-        self.share += self.sample
-        if self.share < 0.999999:
-            return False
-        self.share -= 1.0
-        return True
+    cdef send(self, bytes lines, size_t count):
+        try:
+            self.write(lines)
+        except BaseException:            # SystemExit too: the records after it are wanted
+            LOG.exception("record_lines.write failed; %d records are lost", count)
 
     cdef char *put_time(self, char *at, uint64_t wall_ns) noexcept:
         """RFC 3339, to the millisecond; the `Z` is in the head."""
@@ -164,7 +185,7 @@ cdef char *put_peer(char *at, const record_t *entry) noexcept nogil:
     if entry.client != NULL:
         at = put(put_text(put(at, b',"client":"'), entry.client.text, entry.client.length), b'"')
     if entry.serial_length > 0:
-        at = put(put_serial(put(at, b',"serial":"'), entry.serial, entry.serial_length), b'"')
+        at = put(put_hexadecimal(put(at, b',"serial":"'), entry.serial, entry.serial_length), b'"')
     if entry.tls:
         at = put(at, b',"tls":"TLSv1.3"')
     if entry.cipher != NULL:
@@ -218,15 +239,6 @@ cdef char *put_milliseconds(char *at, uint64_t ns) noexcept nogil:
     at = put_thousandths(put(put_count(at, us // 1000), b"."), <uint32_t>(us % 1000))
     while (at - 1)[0] == b"0" and (at - 2)[0] != b".":
         at -= 1
-    return at
-
-
-cdef char *put_serial(char *at, const uint8_t *serial, uint8_t length) noexcept nogil:
-    cdef uint8_t i
-    for i in range(length):
-        at[0] = HEXADECIMAL[serial[i] >> 4]
-        at[1] = HEXADECIMAL[serial[i] & 15]
-        at += 2
     return at
 
 

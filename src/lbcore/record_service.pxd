@@ -1,6 +1,7 @@
 """The thread that reads what workers wrote down."""
 
 from lbcore.record_lines cimport LineBuffer
+from lbcore.record_selection cimport Selector
 from lbcore.structs cimport node_t, record_t, worker_t
 
 
@@ -8,6 +9,8 @@ cdef class RecordService:
     cdef node_t *node            # the engine's; not touched after `close`
     cdef object on_records       # or None
     cdef LineBuffer lines        # or None
+    cdef Selector selector
+    cdef object on_sums          # or None
     cdef str boot
     cdef bytes boot_text
     cdef dict app_names          # id -> name
@@ -17,5 +20,6 @@ cdef class RecordService:
     # These talk to workers, so they need the GIL and may raise.
     cdef start(self, node_t *node)
     cdef bint close(self, double timeout) except -1
-    cdef list _drain(self, worker_t *worker, list batch)
-    cdef bint _take_line(self, const record_t *entry) except -1
+    cdef _drain(self, worker_t *worker, list batch)
+    cdef bint _is_wanted(self, const record_t *entry) except -1
+    cdef _take(self, const record_t *entry, list batch)

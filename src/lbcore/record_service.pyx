@@ -1,16 +1,20 @@
-"""Empties the workers' record rings into lines and `on_records`, in batches, on a thread of its own."""
+"""Empties the workers' record rings into lines or `on_records`, in batches, on a thread of its own."""
 
 import logging
 import select
 import threading
+import time
 
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free
 
-from lbcore.from_core cimport read_record
+from lbcore.codes import REASONS
+
+from lbcore.from_core cimport read_record, show_name
 from lbcore.parts.cells cimport name_unref
 from lbcore.parts.rings cimport ring_awake, ring_may_sleep, ring_pop, ring_wake
 from lbcore.record_lines cimport LineBuffer
+from lbcore.record_selection cimport Selector
 from lbcore.structs cimport record_t
 from lbcore.sys.atomics cimport word_write
 
@@ -22,9 +26,11 @@ PAUSE = 0.1                      # seconds to gather a batch in: each wake-up co
 cdef class RecordService:
     """Made with the engine, started and closed by it. Without `on_records` and `lines` there is no thread."""
 
-    def __init__(self, on_records, lines, boot, app_names):
+    def __init__(self, on_records, lines, selection, boot, app_names):
         self.on_records = on_records
         self.lines = None if lines is None else LineBuffer(lines)
+        self.selector = Selector(selection, time.monotonic())
+        self.on_sums = selection.on_sums
         self.boot = boot
         self.boot_text = boot.encode()
         self.app_names = app_names
@@ -59,12 +65,13 @@ cdef class RecordService:
             poll.register(self.node.workers[i].records.wake_fd, select.POLLIN)
         while True:
             stopping = self.stopping.is_set()
+            self._deliver_sums(self.selector.roll(time.monotonic()))
             batch = []
             for i in range(self.node.worker_count):
-                batch = self._drain(self.node.workers[i], batch)
+                self._drain(self.node.workers[i], batch)
             self._deliver(batch)
-            self._write_lines()
             if stopping:
+                self._deliver_sums(self.selector.flush(time.monotonic()))
                 return
             self._sleep(poll)
 
@@ -74,50 +81,55 @@ cdef class RecordService:
         for i in range(self.node.worker_count):
             asleep = ring_may_sleep(&self.node.workers[i].records) and asleep
         if asleep:
-            poll.poll()
+            poll.poll(self._patience_ms())
         for i in range(self.node.worker_count):
             ring_awake(&self.node.workers[i].records)
         self.stopping.wait(PAUSE)
 
+    def _patience_ms(self):
+        """Sums are due though nothing more comes."""
+        return 1000 * self.selector.left(time.monotonic()) if self.selector.summed else None
+
     def _deliver(self, batch):
-        if not batch or self.on_records is None:
+        if self.lines is not None:
+            self.lines.flush()
+        if not batch:
             return
         try:
             self.on_records(batch)
         except BaseException:            # SystemExit too: the records after it are wanted
             LOG.exception("on_records failed; %d records are lost", len(batch))
 
-    def _write_lines(self):
-        if self.lines is None:
+    def _deliver_sums(self, sums):
+        if not sums or self.on_sums is None:
             return
         try:
-            self.lines.flush()
+            self.on_sums(sums)
         except BaseException:
-            LOG.exception("record_lines.write failed; some records are lost")
+            LOG.exception("on_sums failed; %d sums are lost", len(sums))
 
-    cdef list _drain(self, worker_t *worker, list batch):
-        """Records that came after a line wait until it is written, and the other way round."""
+    cdef _drain(self, worker_t *worker, list batch):
         cdef record_t entry
         while ring_pop(&worker.records, &entry):
             try:
-                if self._take_line(&entry):
-                    if batch:
-                        self._deliver(batch)
-                        batch = []
-                elif self.on_records is not None:
-                    self._write_lines()
-                    batch.append(read_record(&entry, self.boot, self.app_names))
-            except Exception:
-                LOG.exception("a record could not be read")
+                if self._is_wanted(&entry):
+                    self._take(&entry, batch)
+            except BaseException:        # `line` is somebody else's too
+                LOG.exception("a record could not be made; it is lost")
             finally:
                 name_unref(entry.client)
                 name_unref(entry.upstream)
                 free(entry.leaf)
-        return batch
 
-    cdef bint _take_line(self, const record_t *entry) except -1:
+    cdef bint _is_wanted(self, const record_t *entry) except -1:
+        """A name that was claimed and not proven is a stranger's."""
+        if entry.forwarded:
+            return self.selector.finished()
+        client = None if entry.claimed else show_name(entry.client)
+        return self.selector.refused(self.app_names.get(entry.app_id), client, REASONS[<int>entry.reason])
+
+    cdef _take(self, const record_t *entry, list batch):
         if self.lines is None:
-            return False
-        if self.lines.is_full():
-            self._write_lines()
-        return self.lines.take(entry, self.boot_text, self.app_names.get(entry.app_id))
+            batch.append(read_record(entry, self.boot, self.app_names))
+        elif not self.lines.take(entry, self.boot_text, self.app_names.get(entry.app_id)):
+            self.lines.put_text_of(read_record(entry, self.boot, self.app_names))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+SCHEMA = 1  # `v` of every line
 NODE_MAX = 255  # characters of a node's name
+REFUSALS_MAX = 2**31 - 1
+SUM_WINDOW = 1  # seconds
+KINDS_MAX = 4096  # of refusals that are counted apart in a window
 
 
 class Record(NamedTuple):
@@ -69,15 +73,66 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True)
+class RefusalSum:
+    """Refusals of one kind, within one second, of which there was no record.
+
+    Attributes:
+        app, client, reason: as in `Record`; a client that was merely claimed is none.
+        count: how many there were beyond those with a record.
+    """
+
+    app: str
+    client: str | None
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True)
+class RecordSelection:
+    """Of which connections there is a record, or a line. Whoever is left out here costs next to nothing, so a
+    storm of refusals fills neither a disk nor a CPU.
+
+    Attributes:
+        sample: share of the connections that were forwarded, 0 to 1.
+        refusals: records a second of refusals of one kind: of one application, client and reason. Strangers
+            are one client, wherever they come from. None: all.
+        on_sums: called with a list of RefusalSum when a second is over that had more than that, on the
+            engine's record thread, after the records of that second.
+
+    Raises:
+        TypeError, ValueError: naming the attribute.
+    """
+
+    sample: float = 1.0
+    refusals: int | None = None
+    on_sums: Callable[[Sequence[RefusalSum]], object] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sample, bool) or not isinstance(self.sample, (int, float)):
+            raise TypeError(f"sample: a number, not {self.sample!r}")
+        if not 0 <= self.sample <= 1:
+            raise ValueError(f"sample: 0 to 1, not {self.sample!r}")
+        if self.refusals is not None:
+            if isinstance(self.refusals, bool) or not isinstance(self.refusals, int):
+                raise TypeError(f"refusals: a whole number or None, not {self.refusals!r}")
+            if not 0 <= self.refusals <= REFUSALS_MAX:
+                raise ValueError(f"refusals: 0 to {REFUSALS_MAX}, not {self.refusals!r}")
+        if self.on_sums is not None and not callable(self.on_sums):
+            raise TypeError(f"on_sums: a callable or None, not {self.on_sums!r}")
+
+
+@dataclass(frozen=True)
 class RecordLines:
-    """Where finished connections go as JSON, one line each (``{"v":1,"ts":…,"event":"conn.close",…}``),
-    instead of as a `Record`. The core writes these lines itself, for a small part of what a Record and its
-    text cost. Refusals, and what a limit or a system error had a part in, still come as a Record.
+    """Where records go as JSON, one line each, instead of as a `Record`. The usual finished connection
+    (``{"v":1,"ts":…,"event":"conn.close",…}``) is written by the core itself, for a small part of what a
+    Record and its text cost. Of refusals, and of what a limit or a system error had a part in, there is more
+    to say: `line` does that.
 
     Attributes:
         write: called with whole lines, as bytes, on the engine's record thread; in the order of the records.
         node: who writes, in each line; at most 255 characters.
-        sample: share of these connections that is written, 0 to 1.
+        line: called with each Record that the core writes no line of; answers its line, without its end.
+            None: that one is left out.
 
     Raises:
         TypeError, ValueError: naming the attribute.
@@ -85,7 +140,7 @@ class RecordLines:
 
     write: Callable[[bytes], object]
     node: str
-    sample: float = 1.0
+    line: Callable[[Record], str | None]
 
     def __post_init__(self) -> None:
         if not callable(self.write):
@@ -94,7 +149,5 @@ class RecordLines:
             raise TypeError(f"node: a name, not {self.node!r}")
         if len(self.node) > NODE_MAX:
             raise ValueError(f"node: at most {NODE_MAX} characters, not {len(self.node)}")
-        if isinstance(self.sample, bool) or not isinstance(self.sample, (int, float)):
-            raise TypeError(f"sample: a number, not {self.sample!r}")
-        if not 0 <= self.sample <= 1:
-            raise ValueError(f"sample: 0 to 1, not {self.sample!r}")
+        if not callable(self.line):
+            raise TypeError(f"line: a callable, not {self.line!r}")

@@ -102,11 +102,12 @@ class Service:
             self._certificates = CertificateEnds(self.config, self.journal.event, self.alerts)
             self.engine = EnginePort(
                 self.config,
-                self.journal.on_records,
+                self.journal.on_records if self.journal.record_lines is None else None,
                 limiters,
                 self.journal.event,
                 self._certificates.admitted,
                 self.journal.record_lines,
+                self.journal.record_selection,
             )
             if state is not None:
                 undo.callback(state.close)  # after the engine: what it counted last is in it

@@ -107,11 +107,12 @@ class EnginePort:
 
     Args:
         config: what to run.
-        on_records: gets the records, on a thread of the engine.
+        on_records: gets the records, on a thread of the engine; nobody does by default.
         limiters: of that configuration; new ones by default.
         say: gets events of the client store; nobody hears of them by default.
         admitted: hears of every client that is let in, on a thread of the engine; nobody does by default.
-        record_lines: where finished connections go, instead of `on_records`.
+        record_lines: where records go as lines, instead of `on_records`.
+        record_selection: which of them there are; all by default.
 
     Attributes:
         pools: the servers of each app.
@@ -125,11 +126,12 @@ class EnginePort:
     def __init__(
         self,
         config: Config,
-        on_records: Callable[[Sequence[lbcore.Record]], None],
+        on_records: Callable[[Sequence[lbcore.Record]], None] | None = None,
         limiters: Limiters | None = None,
         say: Callable[..., None] = _say_nothing,
         admitted: Callable[[str, lbcore.PeerCertificate], None] | None = None,
         record_lines: lbcore.RecordLines | None = None,
+        record_selection: lbcore.RecordSelection | None = None,
     ) -> None:
         self._config = config
         self._rules = Rules(config)
@@ -150,6 +152,7 @@ class EnginePort:
                 tls_engine=config.tls.engine if config.tls else "auto",
                 on_records=on_records,
                 record_lines=record_lines,
+                record_selection=record_selection,
             )
             if not self._rules.elsewhere:  # the table refuses whoever is not in it
                 self._engine.set_policy(self._rules.policy_clients())

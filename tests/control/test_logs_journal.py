@@ -1,4 +1,4 @@
-"""Journal: where lines go, what is sampled, what is said about losses."""
+"""Journal: where lines go, what is said about sums and losses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lbcore import Record
+from lbcore import Record, RefusalSum
 from lbctl.config import build
 from lbctl.logs import Journal, LineWriter
 from lbctl.logs.bridge import bridged
@@ -41,7 +41,7 @@ class Memory:
 
 
 class Bench:
-    """A journal over memory, with a clock of the test's own."""
+    """A journal over memory."""
 
     def __init__(self, file: bool = False, **logging_: Any) -> None:
         config = build(
@@ -53,12 +53,9 @@ class Bench:
                 "logging": logging_,
             }
         )
-        self.now = 1000.0
         self.stderr, self.access = Memory("stderr"), Memory("access.jsonl")
         self.file = LineWriter(self.access) if file else None
-        self.journal = Journal(
-            config, LineWriter(self.stderr), self.file, wall=lambda: 0.0, monotonic=lambda: self.now
-        )
+        self.journal = Journal(config, LineWriter(self.stderr), self.file, wall=lambda: 0.0)
 
 
 def record(event: str = "conn.close", reason: str = "client_closed", **changes: Any) -> Record:
@@ -91,51 +88,30 @@ def test_records_go_to_the_file_when_there_is_one() -> None:
     assert len(bench.access.taken.splitlines()) == 2
 
 
-@pytest.mark.parametrize(("sample", "expected"), [(1.0, 1000), (0.25, 250), (0.1, 100), (0.0, 0)])
-def test_finished_connections_are_sampled_and_refusals_never(sample: float, expected: int) -> None:
-    bench = Bench(access={"sample": sample}, max_denied_per_second=5000)
-    bench.journal.on_records([record(), denied()] * 1000)
+def test_the_engine_is_told_what_to_leave_out() -> None:
+    bench = Bench(access={"sample": 0.25}, max_denied_per_second=7)
+    selection = bench.journal.record_selection
+    assert (selection.sample, selection.refusals) == (0.25, 7)
     assert bench.journal.close()
-    assert len(bench.stderr.entries("conn.close")) == expected
-    assert len(bench.stderr.entries("conn.deny")) == 1000
 
 
-def test_the_timer_brings_the_sum_though_nothing_more_comes() -> None:
-    bench = Bench(max_denied_per_second=2)
-    bench.journal.on_records([denied(source=f"10.0.0.{number}:1") for number in range(10)])
-    bench.now += 1.0
-    bench.journal.tick()
+def test_a_sum_is_a_line() -> None:
+    bench = Bench()
+    bench.journal.on_sums([RefusalSum("web", None, "not_tls", 8), RefusalSum("web", "trial-1", "rate", 2)])
     assert bench.journal.close()
-    assert len(bench.stderr.entries("conn.deny")) == 2
-    (summed,) = bench.stderr.entries("conn.deny.sum")
-    assert summed == {
+    strangers, client = bench.stderr.entries("conn.deny.sum")
+    assert strangers == {
         "v": 1, "ts": "1970-01-01T00:00:00.000Z", "event": "conn.deny.sum", "node": "lb-1",
         "app": "web", "reason": "not_tls", "count": 8, "window_s": 1,
     }  # fmt: skip
+    assert (client["client"], client["reason"], client["count"]) == ("trial-1", "rate", 2)
 
 
-def test_the_stop_brings_the_sum() -> None:
-    bench = Bench(max_denied_per_second=1)
-    bench.journal.on_records([denied("rate", client="trial-1")] * 3)
+def test_clients_that_left_are_not_summed_as_refused() -> None:
+    bench = Bench()
+    bench.journal.on_sums([RefusalSum("web", None, "client_gone", 3)])
     assert bench.journal.close()
-    (summed,) = bench.stderr.entries("conn.deny.sum")
-    assert (summed["client"], summed["reason"], summed["count"]) == ("trial-1", "rate", 2)
-
-
-def test_clients_that_leave_cannot_fill_the_disk_either() -> None:
-    bench = Bench(max_denied_per_second=1)
-    bench.journal.on_records([denied("client_gone")] * 3)
-    assert bench.journal.close()
-    assert len(bench.stderr.entries("conn.close")) == 1
-    assert bench.stderr.entries("conn.close.sum")[0]["count"] == 2
-
-
-def test_a_claimed_name_counts_as_a_stranger() -> None:
-    bench = Bench(max_denied_per_second=1)
-    names = ("alice", "bob", "carol")
-    bench.journal.on_records([denied("expired", client=name, claimed=True) for name in names])
-    assert bench.journal.close()
-    assert "client" not in bench.stderr.entries("conn.deny.sum")[0]
+    assert bench.stderr.entries("conn.close.sum")[0]["count"] == 3
 
 
 def test_lost_records_are_told_once() -> None:

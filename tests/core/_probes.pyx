@@ -1376,10 +1376,10 @@ def record_line(settings, str boot, str app, bytes source, *, reason, client=Non
         taken = lines.take(&entry, boot.encode(), app)
         while taken and not lines.is_full():
             lines.take(&entry, boot.encode(), app)
-            if lines.length == 0:        # none is in the sample
-                break
         if lines.length > <size_t>LINES_BYTES:
             raise AssertionError(f"{lines.length} bytes in a buffer of {LINES_BYTES}")
+        if not taken:
+            lines.put_text_of(read_record(&entry, boot, {1: app}))
         lines.flush()
         return taken, read_record(&entry, boot, {1: app})
     finally:

@@ -1,4 +1,5 @@
-"""Lines that the core writes of finished connections: the same that Python writes of their records."""
+"""Lines that the core writes of finished connections: the same that Python writes of their records, in one
+buffer with those that Python writes."""
 
 from __future__ import annotations
 
@@ -43,14 +44,21 @@ def six(host: str, port: int) -> bytes:
 class Written:
     """What the core wrote of one record, and what Python writes."""
 
-    def __init__(self, probes: ModuleType, *, node: str = "lb-1", sample: float = 1.0, **entry: Any) -> None:
+    def __init__(
+        self, probes: ModuleType, *, node: str = "lb-1", other: str | None = None, **entry: Any
+    ) -> None:
+        """`other`: what stands for a line of the record, where the core writes none."""
         self.text = ""
-        settings = lbcore.RecordLines(self._write, node, sample)
+        self.other = other
+        settings = lbcore.RecordLines(self._write, node, self._line)
         known = {"boot": "19a2f00d", "app": "orders", "source": four(), "reason": "client_closed"} | entry
         self.taken, record = probes.record_line(settings, **known)
         self.record: lbcore.Record = record
         event, fields = records.event(record), records.fields(record, RULES)
         self.by_python = json_format(node)(event, record.time, fields) + "\n"
+
+    def _line(self, record: lbcore.Record) -> str | None:
+        return self.other
 
     def _write(self, lines: bytes) -> None:
         """A whole buffer of the same line."""
@@ -144,25 +152,28 @@ def test_times_are_to_the_microsecond(probes: ModuleType, ns: int, shown: float)
     ids=lambda told: next(iter(told)),
 )
 def test_what_needs_words_or_escapes_is_left_to_python(probes: ModuleType, told: dict[str, Any]) -> None:
-    written = Written(probes, **told)
+    written = Written(probes, other="a line", **told)
     assert not written.taken
-    assert written.text == ""
+    assert written.text == "a line\n"
 
 
-def test_a_sample_of_nothing_is_no_line_and_no_record(probes: ModuleType) -> None:
-    written = Written(probes, sample=0.0)
-    assert written.taken
-    assert written.text == ""
+@pytest.mark.parametrize("length", [0, 1, 65_535, 65_536, 200_000])
+def test_a_line_of_python_may_have_any_length(probes: ModuleType, length: int) -> None:
+    written = Written(probes, other="x" * length, reason="client_gone")
+    assert written.text == "x" * length + "\n"
+
+
+def test_python_may_leave_a_record_out(probes: ModuleType) -> None:
+    assert Written(probes, other=None, reason="client_gone").text == ""
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ((1, "n"), TypeError, "write: a callable, not 1"),
-        ((print, 1), TypeError, "node: a name, not 1"),
-        ((print, "n" * 256), ValueError, "node: at most 255 characters, not 256"),
-        ((print, "n", "1"), TypeError, "sample: a number, not '1'"),
-        ((print, "n", 1.5), ValueError, "sample: 0 to 1, not 1.5"),
+        ((1, "n", str), TypeError, "write: a callable, not 1"),
+        ((print, 1, str), TypeError, "node: a name, not 1"),
+        ((print, "n" * 256, str), ValueError, "node: at most 255 characters, not 256"),
+        ((print, "n", 1.5), TypeError, "line: a callable, not 1.5"),
     ],
 )
 def test_settings_name_what_is_wrong(arguments: tuple[Any, ...], error: type[Exception], words: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 from kit.balancer import Balancer, Stopwatch
@@ -141,18 +142,15 @@ def test_a_consumer_of_records_that_fails_harms_nobody(
         wait_until(lambda: "the disk is full" in caplog.text, "it is logged")
 
 
-def test_lines_and_records_come_in_one_order(pki: Pki, upstream: Upstream) -> None:
-    """What was forwarded is a line, what was refused a record, however they follow each other."""
-    told: list[tuple[str, str]] = []
+def test_lines_of_the_core_and_of_python_come_in_one_order(pki: Pki, upstream: Upstream) -> None:
+    """What was forwarded is the core's to write, what was refused Python's, in whatever order."""
+    written: list[bytes] = []
 
-    def take(batch: list[lbcore.Record]) -> None:
-        told.extend((record.event, record.id) for record in batch)
+    def line(record: lbcore.Record) -> str:
+        return json.dumps({"event": record.event, "id": record.id})
 
-    def write(lines: bytes) -> None:
-        for line in map(json.loads, lines.splitlines()):
-            told.append((line["event"], line["id"]))
-
-    options = {"workers": 1, "on_records": take, "record_lines": lbcore.RecordLines(write, "lb-1")}
+    options = {"workers": 1, "on_records": None}
+    options["record_lines"] = lbcore.RecordLines(written.append, "lb-1", line)
     expected = []
     with Balancer(pki, upstream, engine=options) as lb:
         for forwarded in (True, False, False, True, True, False):
@@ -163,27 +161,112 @@ def test_lines_and_records_come_in_one_order(pki: Pki, upstream: Upstream) -> No
                 plain(lb.port).close()
             lb.wait_quiet()
             expected.append("conn.close" if forwarded else "conn.deny")
-        wait_until(lambda: len(told) == len(expected), "all are told")
-    assert [event for event, _ in told] == expected
-    numbers = [int(found.rpartition("-")[2]) for _, found in told]
+        wait_until(lambda: b"".join(written).count(b"\n") == len(expected), "all are told")
+    told = [json.loads(text) for text in b"".join(written).splitlines()]
+    assert [found["event"] for found in told] == expected
+    numbers = [int(found["id"].rpartition("-")[2]) for found in told]
     assert numbers == sorted(numbers)
 
 
-@pytest.mark.parametrize("on_records", [None, lambda batch: None], ids=["lines alone", "both"])
 def test_whoever_writes_lines_and_fails_harms_nobody(
-    pki: Pki, upstream: Upstream, caplog: pytest.LogCaptureFixture, on_records: Any
+    pki: Pki, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(lines: bytes) -> None:
         raise RuntimeError("the disk is full")
 
-    options = {"on_records": on_records, "record_lines": lbcore.RecordLines(fail, "lb-1")}
+    def lost() -> int:
+        return sum(map(int, re.findall(r"record_lines.write failed; (\d+) records are lost", caplog.text)))
+
+    options = {"on_records": None, "record_lines": lbcore.RecordLines(fail, "lb-1", repr)}
     with Balancer(pki, upstream, engine=options) as lb:
         for _ in range(3):
             with connect(pki, lb.port) as client:
                 client.echo(b"x")
             plain(lb.port).close()
             lb.wait_quiet()
-        wait_until(lambda: "the disk is full" in caplog.text, "it is logged")
+        wait_until(lambda: lost() == 6, "it is logged")
+    assert "the disk is full" in caplog.text
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_a_line_that_cannot_be_written_costs_no_other(
+    pki: Pki, upstream: Upstream, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    written: list[bytes] = []
+
+    def fail(record: lbcore.Record) -> str:
+        raise error("no words for it")
+
+    options = {"on_records": None, "record_lines": lbcore.RecordLines(written.append, "lb-1", fail)}
+    with Balancer(pki, upstream, engine=options) as lb:
+        plain(lb.port).close()
+        lb.wait_quiet()
+        with connect(pki, lb.port) as client:
+            client.echo(b"x")
+        wait_until(lambda: written, "the other one is written")
+        wait_until(lambda: "no words for it" in caplog.text, "it is logged")
+    assert b"".join(written).count(b"\n") == 1
+
+
+@pytest.mark.parametrize("as_lines", [False, True], ids=["records", "lines"])
+def test_refusals_of_one_kind_are_held_to_a_rate(
+    pki: Pki, upstream: Upstream, keep: Keep, as_lines: bool
+) -> None:
+    """Nothing more comes after them: the time alone brings the sum, and the stop what is left."""
+    told: list[str] = []
+    sums: list[lbcore.RefusalSum] = []
+    selection = lbcore.RecordSelection(refusals=2, on_sums=sums.extend)
+
+    def take(batch: Sequence[lbcore.Record]) -> None:
+        told.extend(record.reason for record in batch)
+
+    def line(record: lbcore.Record) -> None:
+        told.append(record.reason)
+
+    options: Options = {"on_records": None if as_lines else take, "record_selection": selection}
+    if as_lines:
+        options["record_lines"] = lbcore.RecordLines(print, "lb-1", line)
+    refused = 12
+    with Balancer(pki, upstream, engine=options) as lb:
+        for _ in range(refused):
+            with plain(lb.port) as client:
+                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                client.recv(1)
+        lb.wait_quiet()
+        wait_until(lambda: len(told) + sum(found.count for found in sums) == refused, "all are told of")
+        assert len(told) < refused
+        for _ in range(refused):
+            with plain(lb.port) as client:
+                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                client.recv(1)
+        lb.wait_quiet()
+    assert len(told) + sum(found.count for found in sums) == 2 * refused
+    assert set(told) == {"not_tls"}
+    assert {(found.app, found.client, found.reason) for found in sums} == {("web", None, "not_tls")}
+
+
+def test_a_consumer_of_sums_that_fails_harms_nobody(
+    pki: Pki, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(sums: Sequence[lbcore.RefusalSum]) -> None:
+        raise RuntimeError("the disk is full")
+
+    selection = lbcore.RecordSelection(refusals=0, on_sums=fail)
+    with Balancer(pki, upstream, engine={"record_selection": selection}) as lb:
+        plain(lb.port).close()
+        wait_until(lambda: "on_sums failed; 1 sums are lost" in caplog.text, "it is logged")
+        with connect(pki, lb.port) as client:
+            client.echo(b"x")
+        assert lb.record().reason == "client_closed"
+
+
+def test_a_sample_of_nothing_has_refusals_alone(pki: Pki, upstream: Upstream) -> None:
+    with Balancer(pki, upstream, engine={"record_selection": lbcore.RecordSelection(0.0)}) as lb:
+        with connect(pki, lb.port) as client:
+            client.echo(b"x")
+        lb.wait_quiet()
+        plain(lb.port).close()
+        assert lb.record().event == "conn.deny"
 
 
 def test_without_a_consumer_nothing_is_written_down(pki: Pki, upstream: Upstream) -> None:

@@ -77,8 +77,10 @@ CONSTRUCTORS: dict[str, tuple[Callable[..., Any], int, tuple[str, ...]]] = {
     "Engine": (
         lbcore.Engine, 0,
         ("workers", "max_connections", "max_unauthenticated", "handshake_timeout", "authorize_timeout",
-         "authorize_threads", "tls_engine", "on_records"),
+         "authorize_threads", "tls_engine", "on_records", "record_lines", "record_selection"),
     ),
+    "RecordLines": (lbcore.RecordLines, 3, ()),
+    "RecordSelection": (lbcore.RecordSelection, 0, ("sample", "refusals", "on_sums")),
     "ServerTLS": (lbcore.ServerTLS, 3, ("alpn",)),
     "Verdict": (lbcore.Verdict, 1, ("client", "reason", "limits", "ttl")),
     "PolicyClient": (lbcore.PolicyClient, 3, ("disabled",)),

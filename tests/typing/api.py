@@ -163,6 +163,17 @@ def write_down(records: Sequence[lbcore.Record]) -> None:
         assert_type(record.connect_ms, float | None)
 
 
+def add_up(sums: Sequence[lbcore.RefusalSum]) -> None:
+    for found in sums:
+        assert_type(found.client, str | None)
+        assert_type(found.count, int)
+
+
+def show(record: lbcore.Record) -> str:
+    return record.id
+
+
+lbcore.Engine(record_lines=lbcore.RecordLines(sys.stdout.buffer.write, "lb-1", show))
 engine = lbcore.Engine(
     workers=2,
     max_connections=10_000,
@@ -172,7 +183,7 @@ engine = lbcore.Engine(
     authorize_threads=4,
     tls_engine="s2n",
     on_records=write_down,
-    record_lines=lbcore.RecordLines(sys.stdout.buffer.write, "lb-1", 0.5),
+    record_selection=lbcore.RecordSelection(0.5, 50, add_up),
 )
 assert_type(engine.workers, int)
 assert_type(engine.max_connections, int)

@@ -15,8 +15,10 @@ from lbcore.parts.proxy_out cimport (
     PROXY_FIXED,
     PROXY_LOCAL,
     PROXY_PROXY,
+    PROXY_SIGNATURE,
     PROXY_TCP4,
     PROXY_TCP6,
+    proxy_signature,
 )
 from lbcore.sys.linux cimport (
     AF_INET,
@@ -36,12 +38,9 @@ cdef enum:
     PROTOCOL = 5                 # "TCP4 "
     UNKNOWN = 7
     ADDRESS_TEXT = 46            # the longest, with a NUL
-    SIGNATURE_BYTES = 12
     FIELD = 3                    # type and length of a field
     CRC_BYTES = 4
     CRC_POLYNOMIAL = 0x82f63b78  # CRC-32C, reflected (RFC 3309)
-
-cdef const char *SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 cdef struct words_t:             # what is left of a line
     const uint8_t *at
@@ -159,7 +158,7 @@ cdef int read_binary(const uint8_t *data, size_t length, proxy_header_t *out) no
     cdef size_t whole
     cdef size_t octets
     cdef size_t fields
-    if not begins(data, length, SIGNATURE, SIGNATURE_BYTES):
+    if not begins(data, length, proxy_signature(), PROXY_SIGNATURE):
         return PROXY_BAD
     if length < PROXY_FIXED:
         return PROXY_MORE

@@ -18,6 +18,7 @@ from libc.stdint cimport uint16_t
 from libc.stdio cimport snprintf
 
 from lbcore.parts.der cimport der_common_name
+from lbcore.parts.hexadecimal cimport put_hexadecimal
 from lbcore.parts.mapped cimport MAPPED_AT, is_mapped
 from lbcore.structs cimport PROXY_NONE, PROXY_V1, PROXY_V2_TLS
 from lbcore.sys.linux cimport (
@@ -50,9 +51,6 @@ cdef enum:
     CLIENT_SSL = 0x01
     CLIENT_CERT_CONN = 0x02
     CLIENT_CERT_SESS = 0x04
-
-cdef const char *SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-cdef const char *HEXADECIMAL = b"0123456789ABCDEF"
 
 cdef struct end_t:               # of a connection: an address as the header has it
     int family
@@ -133,7 +131,7 @@ cdef size_t write_binary(conn_t *conn, worker_t *worker, const end_t *source, co
     cdef writer_t writer
     cdef size_t length
     writer.at = out + PROXY_FIXED
-    memcpy(out, SIGNATURE, 12)
+    memcpy(out, proxy_signature(), PROXY_SIGNATURE)
     out[12] = PROXY_PROXY if source.family != 0 else PROXY_LOCAL
     out[13] = 0
     if source.family != 0:
@@ -176,16 +174,14 @@ cdef void put_id(writer_t *writer, conn_t *conn, worker_t *worker) noexcept nogi
 
 cdef void put_identity(writer_t *writer, conn_t *conn, worker_t *worker) noexcept nogil:
     cdef char serial[40]
-    cdef uint8_t i
+    cdef char *end
     if conn.proven:
         put_ssl(writer, conn, worker)
     if conn.client_name != NULL:
         put_field(writer, TYPE_CLIENT, conn.client_name.text, conn.client_name.length)
     if conn.serial_length > 0:
-        for i in range(conn.serial_length):
-            serial[2 * i] = HEXADECIMAL[conn.serial[i] >> 4]
-            serial[2 * i + 1] = HEXADECIMAL[conn.serial[i] & 15]
-        put_field(writer, TYPE_SERIAL, serial, 2 * <size_t>conn.serial_length)
+        end = put_hexadecimal(serial, conn.serial, conn.serial_length)
+        put_field(writer, TYPE_SERIAL, serial, <size_t>(end - serial))
     put_field(writer, TYPE_APPLICATION, conn.app.name.text, conn.app.name.length)
 
 

@@ -221,7 +221,9 @@ cdef bint must_linger(conn_t *conn, worker_t *worker) noexcept nogil:
     conn.lingering = True
     worker.lingering += 1
     timer_arm(&worker.wheel, conn, worker.now_ns + LINGER_NS)
-    leg.flags |= LEG_READABLE | LEG_WRITABLE
+    leg.flags |= LEG_WRITABLE
+    if not leg.watched:                  # else epoll says when there is something to read
+        leg.flags |= LEG_READABLE
     return True
 
 

@@ -1,12 +1,12 @@
 """Events, and one record for each connection and each refusal.
 
     journal = Journal(config.logging, node="lb-1", stderr=LineWriter(Descriptor(2)), pretty=True)
-    engine = lbcore.Engine(on_records=journal.on_records)
+    engine = lbcore.Engine(record_lines=journal.record_lines, record_selection=journal.record_selection)
     journal.event("ready", app="orders-db", listen="0.0.0.0:7306", upstreams=3)
-    journal.tick()      # once a second: sums, and what was lost
+    journal.tick()      # once a second: what was lost
     journal.close()
 
-The path of a line: `records` turns a `Record` into fields, `sums` holds refusals to a rate, `lines`
+The path of a line: the engine holds refusals to a rate, `records` turns a `Record` into fields, `lines`
 makes them text, `writer` puts that on its way without ever waiting for who reads it. Nothing a
 stranger wrote into a certificate passes `printable` unchanged.
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from lbcore.records import SCHEMA
 from lbctl.logs.printable import printable
 
-SCHEMA = 1  # `v` of every JSON line
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _VALUE_WIDTH = 1024  # a traceback has more than a name
 #: (event, seconds since the epoch, fields) -> a line without its end.

@@ -27,8 +27,13 @@ def fields(record: Record, rules: Rules) -> Fields:
 
 
 def event(record: Record) -> str:
-    """`conn.close` or `conn.deny`. A client that left by itself was not refused."""
-    return "conn.close" if record.reason == "client_gone" else record.event
+    """`conn.close` or `conn.deny`."""
+    return event_of_refusal(record.reason) if record.event == "conn.deny" else record.event
+
+
+def event_of_refusal(reason: str) -> str:
+    """A client that left by itself was not refused."""
+    return "conn.close" if reason == "client_gone" else "conn.deny"
 
 
 def _closed(record: Record) -> Fields:
