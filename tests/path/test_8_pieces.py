@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from kit.balancer import Balancer
@@ -26,7 +27,7 @@ PIECE = 32768
 SIZES = [PIECE * count + more for count in (1, 2, 3, 4, 5, 8, 16) for more in (-1, 0, 1)]
 LARGE = 8 * (1 << 20) + 1  # more than the kernel takes for a peer that does not read
 STOPS = [1, PIECE + PIECE // 2, 1_000_003, 2_000_001]  # bytes that a reader has when it stops
-LOOKS = 20
+LOOKS = 10
 SMALL_BUFFER = 4096
 
 
@@ -40,12 +41,14 @@ class Side:
     """One of the two that the balancer is between.
 
     Attributes:
-        send: all of some bytes.
+        seal: bytes as they are sent.
+        send: all of what was sealed; on any thread, where TLS objects are for one only.
         end: says that nothing more comes.
         some: the next bytes, or how the other side ended.
         clean: a proper end, as this one sees it.
     """
 
+    seal: Callable[[bytes], bytes]
     send: Callable[[bytes], None]
     end: Callable[[], None]
     some: Callable[[], bytes | End]
@@ -69,10 +72,13 @@ class Side:
 
 def side(of: TlsClient | TlsSession | socket.socket) -> Side:
     if isinstance(of, TlsClient):
-        return Side(of.send, of.send_close_notify, lambda: of.receive_some(1 << 16), End.CLOSE_NOTIFY)
+        some = partial(of.receive_some, 1 << 16)
+        return Side(of.seal, of.sock.sendall, of.send_close_notify, some, End.CLOSE_NOTIFY)
     if isinstance(of, TlsSession):
-        return Side(of.send, of.send_close_notify, of.receive_some, End.CLOSE_NOTIFY)
-    return Side(of.sendall, lambda: of.shutdown(socket.SHUT_WR), lambda: of.recv(1 << 16) or End.FIN, End.FIN)
+        sock = of.session.sock
+        return Side(of.seal, sock.sendall, of.send_close_notify, of.receive_some, End.CLOSE_NOTIFY)
+    end = partial(of.shutdown, socket.SHUT_WR)
+    return Side(bytes, of.sendall, end, lambda: of.recv(1 << 16) or End.FIN, End.FIN)
 
 
 class Between:
@@ -128,9 +134,10 @@ def between(request: pytest.FixtureRequest, balance: MakeBalancer, keep: Keep, p
 @contextmanager
 def sending(sender: Side, data: bytes, *, ends: bool = True) -> Iterator[None]:
     """All of it, and then the end, on another thread."""
+    sealed = sender.seal(data)
 
     def run() -> None:
-        sender.send(data)
+        sender.send(sealed)
         if ends:
             sender.end()
 
@@ -218,6 +225,28 @@ def test_a_reader_that_stops_in_the_middle_and_goes_on(between: MakeBetween, dir
         end_both(sender, receiver)
     record = made.lb.record()
     assert (record.bytes_in, record.bytes_out) == ((LARGE, 0) if direction == "up" else (0, LARGE))
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_an_end_that_waits_behind_the_last_bytes(between: MakeBetween, direction: str) -> None:
+    """As much as fits between the two, and a few pieces less: with TLS the end comes in the same batch as the
+    last bytes, of which some wait in the balancer."""
+    made = between(SMALL_BUFFER)
+    with made.connection(direction) as (sender, receiver):
+        with sending(sender, pattern(LARGE)):
+            wait_until(Still(made.lb), "nothing moves")
+            most = max(moved(made.lb))
+            assert receiver.receive_to_end()[1] is receiver.clean
+        end_both(sender, receiver)
+    made.lb.wait_quiet()
+    for size in range(most - 4 * PIECE, most + 1, PIECE // 2):
+        data = pattern(size)
+        with made.connection(direction) as (sender, receiver):
+            with sending(sender, data):
+                wait_until(Still(made.lb), "nothing moves")
+                assert receiver.receive_to_end() == (data, receiver.clean)
+            end_both(sender, receiver)
+        made.lb.wait_quiet()
 
 
 @pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 4 * PIECE - 1, 4 * PIECE, 4 * PIECE + 1])
