@@ -125,12 +125,14 @@ class World:
 
     # ---- pieces of work
 
-    def open(self, name: str) -> Iterator[int]:
-        """A connection through all stages; `pair` has it then."""
+    def open(self, name: str, said: bytes = b"") -> Iterator[int]:
+        """A connection through all stages; `pair` has it then. `said` is there before the dial."""
         client = connect(self.ports[name], self.context_of(name))
-        yield ACTED
         if client.has_tls:
-            yield from client.handshake()
+            yield ACTED
+            yield from client.handshake(said)
+        else:
+            yield from client.send(said)
         yield from self.upstreams.accept()
         self.pair = client, self.upstreams.taken()
 
@@ -138,6 +140,13 @@ class World:
         yield from self.open(name)
         yield from echo(*self.pair, _SMALL)
         yield from shut(*self.pair)
+
+    def one_that_speaks_at_once(self, name: str) -> Steps:
+        yield from self.open(name, bytes(_SMALL))
+        client, upstream = self.pair
+        yield from upstream.receive(_SMALL)
+        yield from upload(upstream, client, _SMALL)
+        yield from shut(client, upstream)
 
 
 def echo(client: Peer, upstream: Peer, count: int) -> Steps:
@@ -190,6 +199,10 @@ def new(name: str) -> Callable[[World], Steps]:
     return lambda world: world.one_connection(name)
 
 
+def new_early(name: str) -> Callable[[World], Steps]:
+    return lambda world: world.one_that_speaks_at_once(name)
+
+
 def moved(count: int, *, up: bool) -> Callable[[World], Steps]:
     def work(world: World) -> Steps:
         client, upstream = world.pair
@@ -214,11 +227,13 @@ def refused(name: str) -> Callable[[World], Steps]:
 
 PATHS: tuple[HotPath | Loop, ...] = (
     HotPath("tls-new", "connection: handshake, 64 B there and back, end", 8, new("roomy")),
+    HotPath("tls-early", "connection whose first 64 B come with its handshake", 8, new_early("roomy")),
     HotPath("tls-echo", "1 KiB there and back", 16, lambda world: echo(*world.pair, _ECHO), "roomy"),
     HotPath("tls-down", "48 KiB to the client: three full records", 16, moved(_CHUNK, up=False), "roomy"),
     HotPath("tls-up", "48 KiB to the upstream: three full records", 16, moved(_CHUNK, up=True), "roomy"),
     HotPath("tls-refused", "connection of a client that is at its limit", 8, refused("full"), "full"),
     HotPath("tcp-new", "connection: 64 B there and back, end", 8, new("plain")),
+    HotPath("tcp-early", "connection whose first 64 B are there before the dial", 8, new_early("plain")),
     HotPath("tcp-echo", "1 KiB there and back", 16, lambda world: echo(*world.pair, _ECHO), "plain"),
     HotPath("tcp-down", "256 KiB to the client", 16, moved(_PIECE, up=False), "plain"),
     HotPath("tcp-refused", "connection at the application's limit", 8, refused("plain full"), "plain full"),
@@ -233,6 +248,8 @@ PATHS: tuple[HotPath | Loop, ...] = (
     Loop("timer-arm", "deadline armed and disarmed", lambda world: world.loops.Timers("arm")),
     Loop("timer-move", "deadline moved", lambda world: world.loops.Timers("move")),
     Loop("timer-expire", "deadline armed, and it comes", lambda world: world.loops.Timers("expire")),
+    Loop("line-tls", "line of a finished connection with TLS", lambda world: world.loops.Lines(tls=True)),
+    Loop("line-tcp", "line of a finished connection without", lambda world: world.loops.Lines(tls=False)),
 )  # fmt: skip
 
 

@@ -48,8 +48,8 @@ class Peer:
     def has_tls(self) -> bool:
         return self._tls is not None
 
-    def handshake(self) -> Steps:
-        """To its end, as the client sees it."""
+    def handshake(self, said: bytes = b"") -> Steps:
+        """To its end, as the client sees it; what it says first goes with its last flight."""
         assert self._tls is not None
         while True:
             try:
@@ -60,6 +60,8 @@ class Peer:
                 if self.ended:
                     raise ScriptFailed("the other side ends in a handshake") from None
             else:
+                if said:
+                    self._tls.write(said)
                 yield from self._flush()
                 return
 

@@ -1,12 +1,16 @@
 """Loops around the parts of the core that are timed: the same compiled functions that the workers call.
 
-Each `run(count)` does `count` units without the interpreter's lock and answers nanoseconds for all of them.
+Each `run(count)` does `count` units and answers nanoseconds for all of them; without the interpreter's lock,
+but for the lines, which only a Python thread writes.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
+from lbcore import RecordLines
+
 from lbcore.application cimport Application
+from lbcore.codes cimport REASON_CLIENT_CLOSED
 from lbcore.limits cimport RateLimitManager
 from lbcore.parts.balance cimport (
     balance_give,
@@ -16,18 +20,22 @@ from lbcore.parts.balance cimport (
     balance_turn,
     choice_t,
 )
-from lbcore.parts.cells cimport lines_new, snapshot_new, snapshot_unref, verdict_new
+from lbcore.parts.cells cimport lines_new, name_unref, snapshot_new, snapshot_unref, verdict_new
 from lbcore.parts.limiter cimport limiter_close, limiter_open, refusal_t
 from lbcore.parts.timers cimport timer_arm, timer_disarm, timer_expired, wheel_init
 from lbcore.parts.verdicts cimport verdict_hash, verdicts_clear, verdicts_find, verdicts_insert
-from lbcore.structs cimport TIMER_NONE, conn_t, stamp_t, taken_t, verdict_t, wheel_t, worker_t
-from lbcore.sys.linux cimport memcpy, monotonic_ns
+from lbcore.record_lines cimport LineBuffer
+from lbcore.structs cimport TIMER_NONE, conn_t, record_t, stamp_t, taken_t, verdict_t, wheel_t, worker_t
+from lbcore.sys.linux cimport AF_INET, memcpy, monotonic_ns, sockaddr_in
+from lbcore.to_core cimport make_name
 
 cdef enum:
     CLIENTS = 64                 # that come by turns: more than one, so that a cache line is not all there is
     KEY_BYTES = 512              # of a client's certificate, as the verdicts are found by
     SECOND_NS = 1000000000
     STEP_NS = 1000               # between two opens
+    ENDS_NS = 1000000            # between two connections that end
+    SERIAL_BYTES = 20            # the longest that a certificate may have
 
 
 cdef class Limits:
@@ -248,6 +256,61 @@ cdef uint32_t expire_all(wheel_t *wheel, conn_t *conns, uint64_t *now_ns, uint32
         while timer_expired(wheel, now_ns[0]) != NULL:
             fired += 1
     return fired
+
+
+cdef class Lines:
+    """One unit: the line of a connection that was forwarded and has ended, with TLS or without; written out
+    whenever the buffer is full, as the record thread does it."""
+
+    cdef LineBuffer buffer
+    cdef record_t entry
+    cdef uint64_t written
+
+    def __cinit__(self, *, tls):
+        cdef uint32_t i
+        self.entry.id = 1000000
+        self.entry.reason = REASON_CLIENT_CLOSED
+        self.entry.wall_ns = 1700000000 * <uint64_t>SECOND_NS
+        self.entry.connect_ns = 123000
+        self.entry.duration_ns = 4567000
+        self.entry.bytes_in = self.entry.bytes_out = 1234
+        self.entry.attempts = 1
+        self.entry.forwarded = True
+        (<sockaddr_in *>&self.entry.source).sin_family = AF_INET
+        self.entry.upstream = make_name("127.0.0.1:5432")
+        if tls:
+            self.entry.client = make_name("client 0")
+            self.entry.tls = True
+            self.entry.cipher = b"TLS_AES_128_GCM_SHA256"
+            self.entry.handshake_ns = 1234000
+            self.entry.serial_length = SERIAL_BYTES
+            for i in range(SERIAL_BYTES):
+                self.entry.serial[i] = <uint8_t>(i * 31 + 1)
+
+    def __init__(self, *, tls):
+        self.buffer = LineBuffer(RecordLines(self._write, "lb-1"))
+
+    def __dealloc__(self):
+        name_unref(self.entry.client)
+        name_unref(self.entry.upstream)
+
+    def _write(self, lines):
+        self.written += lines.count(b"\n")
+
+    def run(self, uint32_t count):
+        cdef uint64_t started_ns = monotonic_ns()
+        cdef uint32_t _i
+        self.written = 0
+        for _i in range(count):
+            self.entry.id += 1
+            self.entry.wall_ns += ENDS_NS
+            if self.buffer.is_full():
+                self.buffer.flush()
+            self.buffer.take(&self.entry, b"19a2f00d", "orders")
+        self.buffer.flush()
+        if self.written != count:
+            raise RuntimeError(f"{self.written} lines of {count} were written")
+        return monotonic_ns() - started_ns
 
 
 cdef void *zeroed(size_t size) except NULL:

@@ -84,4 +84,6 @@ def rows() -> dict[str, Callable[[], Any]]:
         "timer: arm and disarm": lambda: native.Timers("arm"),
         "timer: move": lambda: native.Timers("move"),
         "timer: arm and expire": lambda: native.Timers("expire"),
+        "record: line, TLS": lambda: native.Lines(tls=True),
+        "record: line, plaintext": lambda: native.Lines(tls=False),
     }

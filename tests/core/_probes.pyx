@@ -101,6 +101,7 @@ from lbcore.parts.scopes cimport scopes_add
 from lbcore.parts.slab cimport slab_find, slab_fini, slab_give, slab_init, slab_slot, slab_take
 from lbcore.parts.sockets cimport (
     socket_error,
+    socket_is_connected,
     socket_keep_alive,
     socket_tune,
     socket_unacknowledged,
@@ -1167,6 +1168,10 @@ def unacknowledged(int fd):
 
 def pending_error(int fd):
     return socket_error(fd)
+
+
+def is_connected(int fd):
+    return socket_is_connected(fd)
 
 
 cdef class Watcher:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+from kit.fixtures import Keep
+from kit.upstreams import Blackhole, Refuser
 from kit.waiting import wait_until
 
 
@@ -98,3 +100,48 @@ class TestOptions:
             return bool(probes.unacknowledged(near.fileno()) == 0)
 
         wait_until(all_taken)
+
+
+class TestDialling:
+    """Whether a dial that is in progress has succeeded, asked without waiting."""
+
+    def dial(self, port: int) -> socket.socket:
+        sock = socket.socket()
+        sock.setblocking(False)
+        assert sock.connect_ex(("127.0.0.1", port)) == errno.EINPROGRESS
+        return sock
+
+    def test_who_is_on_this_machine_has_answered(self, probes: ModuleType, keep: Keep) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            sock = keep(self.dial(server.getsockname()[1]))
+            assert probes.is_connected(sock.fileno())
+
+    def test_over_ipv6(self, probes: ModuleType) -> None:
+        with (
+            socket.create_server(("::1", 0), family=socket.AF_INET6) as server,
+            socket.create_connection(server.getsockname()[:2]) as sock,
+        ):
+            assert probes.is_connected(sock.fileno())
+
+    def test_who_has_said_all_already(self, probes: ModuleType, pair: Pair) -> None:
+        near, far = pair
+        far.sendall(b"hello")
+        far.close()
+        assert near.recv(5) == b"hello"
+        assert near.recv(1) == b""
+        assert probes.is_connected(near.fileno())
+
+    def test_refused(self, probes: ModuleType, keep: Keep) -> None:
+        """Also by now; why, epoll tells and then the error of the socket."""
+        sock = keep(self.dial(keep(Refuser()).port))
+        assert not probes.is_connected(sock.fileno())
+        assert probes.pending_error(sock.fileno()) == errno.ECONNREFUSED
+
+    def test_no_answer_yet(self, probes: ModuleType, keep: Keep) -> None:
+        sock = keep(self.dial(keep(Blackhole()).port))
+        assert not probes.is_connected(sock.fileno())
+        assert probes.pending_error(sock.fileno()) == 0
+
+    def test_nobody_was_dialled(self, probes: ModuleType) -> None:
+        with socket.socket() as sock:
+            assert not probes.is_connected(sock.fileno())

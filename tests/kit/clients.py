@@ -88,11 +88,17 @@ class TlsClient:
 
     def handshake(self) -> Self:
         """Completes the handshake as a client sees it; the server may still refuse the certificate."""
+        flight = self.last_flight()
+        if flight:
+            self.sock.sendall(flight)
+        return self
+
+    def last_flight(self) -> bytes:
+        """Shakes hands up to the flight that completes it, which is not sent."""
         while True:
             try:
                 self.tls.do_handshake()
-                self._flush()
-                return self
+                return self._outgoing.read()
             except ssl.SSLWantReadError:
                 self._flush()
                 self._fill()
@@ -108,6 +114,12 @@ class TlsClient:
         self.tls.write(data)
         return self._outgoing.read()
 
+    def seal_close_notify(self) -> bytes:
+        """What `send_close_notify` sends."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        return self._outgoing.read()
+
     def send(self, data: bytes) -> None:
         """Encrypts and sends all of it."""
         view = memoryview(data)
@@ -117,9 +129,9 @@ class TlsClient:
 
     def send_close_notify(self) -> None:
         """Half-close: no more bytes from here, the other direction goes on."""
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self.tls.unwrap()
-        self._flush()
+        sealed = self.seal_close_notify()
+        if sealed:
+            self.sock.sendall(sealed)
 
     def send_fin(self) -> None:
         """Ends TCP; without `send_close_notify` before it, a truncation."""

@@ -41,6 +41,11 @@ class TlsSession:
                 self._flush()
                 raise
 
+    def seal(self, data: bytes) -> bytes:
+        """`data` in records, not sent."""
+        self.tls.write(data)
+        return self._outgoing.read()
+
     def send(self, data: bytes) -> None:
         view = memoryview(data)
         for start in range(0, len(view), 1 << 16):
@@ -107,6 +112,7 @@ def tls_upstream(
     wants_certificate: bool = False,
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     before: Callable[[Session], None] | None = None,
+    receive_buffer: int | None = None,
 ) -> Upstream:
     """A server that shakes hands and runs the script.
 
@@ -117,6 +123,7 @@ def tls_upstream(
         wants_certificate: the balancer has to show one.
         newest: the highest version it speaks.
         before: runs on the connection before the handshake.
+        receive_buffer: SO_RCVBUF of its connections, or None.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.maximum_version = newest
@@ -135,7 +142,7 @@ def tls_upstream(
             script(tls)
 
     plain: Script = run
-    return Upstream(plain)
+    return Upstream(plain, receive_buffer=receive_buffer)
 
 
 def dumps_certificate(tls: TlsSession) -> None:

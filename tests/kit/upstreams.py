@@ -334,6 +334,14 @@ class Blackhole:
             return False
         return True
 
+    def revive(self, script: Script = echo) -> Upstream:
+        """A server with room in its queue: whoever is dialling gets through when the kernel asks again."""
+        return Upstream(script, listener=self._socket.dup())
+
+    def refuse(self) -> None:
+        """Whoever is dialling is refused when the kernel asks again."""
+        self._socket.close()
+
     def close(self) -> None:
         """Gives the port up."""
         for filler in self._fillers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Iterator
@@ -486,6 +487,36 @@ def test_a_unix_socket_that_nobody_has(balance: MakeBalancer, tmp_path: Path) ->
     with plain(lb.port) as sock:
         assert read_to_end(sock)[1] is End.FIN
     assert lb.record().reason == "connect_failed"
+
+
+@pytest.mark.parametrize("fault", ["is gone", "has no listener", "has a full queue"])
+def test_a_unix_socket_that_takes_nobody(
+    balance: MakeBalancer, keep: Keep, tmp_path: Path, fault: str
+) -> None:
+    """connect(2) says so at once, and the next upstream is tried."""
+    path = tmp_path / "app.sock"
+    listener = keep(socket.socket(socket.AF_UNIX))
+    problem = errno.ENOENT
+    if fault != "is gone":
+        listener.bind(str(path))
+        problem = errno.ECONNREFUSED
+    if fault == "has a full queue":
+        listener.listen(0)
+        problem = errno.EAGAIN
+        filler = keep(socket.socket(socket.AF_UNIX))
+        filler.connect(str(path))
+    lb = balance(f"unix:{path}", keep(Upstream()), plaintext=True, app={"passive_failures": 0})
+    for _ in range(2):
+        with held(lb, 1):
+            pass
+        lb.wait_quiet()
+    assert sorted(record.attempts for record in lb.records.wait(2, event="conn.close")) == [1, 2]
+    lb.app.upstreams[1].drain()
+    with plain(lb.port) as sock:
+        assert read_to_end(sock) == (b"", End.FIN)
+    record = lb.record(event="conn.deny")
+    assert (record.stage, record.reason, record.errno) == ("dial", "connect_failed", problem)
+    assert [server.errors for server in lb.app.upstreams] == [2, 0]
 
 
 @pytest.mark.parametrize("address", ["unix:relative", "unix:", "unix:/" + "x" * 107, "unix:/a\0b"])

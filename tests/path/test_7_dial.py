@@ -17,6 +17,8 @@ from kit.tcp import State, sockets
 from kit.upstreams import Blackhole, Refuser, Session, Upstream
 from kit.waiting import wait_until
 
+from lbcore import UpstreamServer
+
 
 def test_a_dead_upstream_is_tried_elsewhere(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     dead, alive = keep(Refuser()), keep(Upstream())
@@ -239,6 +241,72 @@ def test_ipv6_upstreams(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     with connect(pki, lb.port) as client:
         client.echo(b"x")
     assert (lb.record().upstream or "").startswith("[::1]:")
+
+
+# ---- how connect(2) ends ---------------------------------------------------------------------------
+
+
+def test_an_answer_that_takes_its_time(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
+    """Its queue is full when it is dialled, and has room when the kernel asks again after a second."""
+    hole = keep(Blackhole())
+    lb = balance(hole, app={"connect_timeout": 30.0})
+    with connect(pki, lb.port) as client:
+        lb.wait_open(1, "dial")
+        keep(hole.revive())
+        client.echo(b"there it is")
+    record = lb.record(event="conn.close")
+    assert (record.attempts, record.errno, record.upstream) == (1, 0, hole.address)
+    assert record.connect_ms is not None
+    assert record.connect_ms > 100
+    assert lb.app.upstreams[0].errors == 0
+
+
+def test_a_refusal_that_takes_its_time(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
+    """It goes away while it is dialled, which the kernel learns when it asks again."""
+    hole, alive = keep(Blackhole()), keep(Upstream())
+    lb = balance(hole, alive, app={"connect_timeout": 30.0, "passive_failures": 0})
+    lb.app.upstreams[1].drain()
+    with connect(pki, lb.port) as first, connect(pki, lb.port) as second:
+        lb.wait_open(2, "dial")
+        hole.refuse()
+        assert first.receive_to_end() == second.receive_to_end() == (b"", End.CLOSE_NOTIFY)
+    for record in lb.records.wait(2, event="conn.deny"):
+        assert (record.stage, record.reason) == ("dial", "connect_failed")
+        assert (record.attempts, record.errno) == (1, errno.ECONNREFUSED)
+    assert lb.app.upstreams[0].errors == 2
+
+
+def test_a_refusal_that_takes_its_time_leaves_others_to_try(
+    balance: MakeBalancer, keep: Keep, pki: Pki
+) -> None:
+    hole, alive = keep(Blackhole()), keep(Upstream())
+    lb = balance(hole, alive, app={"connect_timeout": 30.0, "passive_failures": 0})
+    lb.app.upstreams[1].drain()
+    with connect(pki, lb.port) as client:
+        lb.wait_open(1, "dial")
+        lb.app.upstreams[1].resume()
+        hole.refuse()
+        client.echo(b"somewhere else")
+    record = lb.record(event="conn.close")
+    assert (record.attempts, record.errno, record.upstream) == (2, 0, alive.address)
+
+
+def test_an_address_that_cannot_be_dialled(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
+    """connect(2) says so itself: this one is loopback's broadcast address. It counts as the upstream's
+    failure, and another one is tried."""
+    nowhere, alive = UpstreamServer("127.255.255.255:1"), keep(Upstream())
+    lb = balance(nowhere, alive, app={"passive_failures": 0})
+    for number in range(2):
+        with connect(pki, lb.port) as client:
+            client.echo(b"x")
+        lb.wait_quiet()
+        assert nowhere.errors <= number + 1
+    assert nowhere.errors == 1
+    assert sorted(record.attempts for record in lb.records.wait(2, event="conn.close")) == [1, 2]
+    lb.app.upstreams[1].drain()
+    with connect(pki, lb.port) as client:
+        assert client.receive_to_end() == (b"", End.CLOSE_NOTIFY)
+    assert lb.record(event="conn.deny").errno == errno.ENETUNREACH
 
 
 # ---- what the client has said by then --------------------------------------------------------------
