@@ -288,7 +288,7 @@ cdef class Lines:
                 self.entry.serial[i] = <uint8_t>(i * 31 + 1)
 
     def __init__(self, *, tls):
-        self.buffer = LineBuffer(RecordLines(self._write, "lb-1"))
+        self.buffer = LineBuffer(RecordLines(self._write, "lb-1", str))
 
     def __dealloc__(self):
         name_unref(self.entry.client)
@@ -304,8 +304,6 @@ cdef class Lines:
         for _i in range(count):
             self.entry.id += 1
             self.entry.wall_ns += ENDS_NS
-            if self.buffer.is_full():
-                self.buffer.flush()
             self.buffer.take(&self.entry, b"19a2f00d", "orders")
         self.buffer.flush()
         if self.written != count:
