@@ -252,4 +252,7 @@ def _end(number: int, frame: object) -> None:
 if __name__ == "__main__":
     for told in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(told, _end)
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

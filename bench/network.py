@@ -46,8 +46,31 @@ def enter() -> None:
 
     Raises:
         NoNamespace: it may not; nothing has changed.
-        OSError: the namespace cannot be set up.
     """
+    _try_in_a_child()
+    _enter()
+
+
+def _try_in_a_child() -> None:
+    """There is no way back out of a namespace that turns out to be of no use."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            _enter()
+        except (NoNamespace, OSError) as problem:
+            os.write(writing, str(problem).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as said:
+        problem = said.read()
+    os.waitpid(child, 0)
+    if problem:
+        raise NoNamespace(problem.decode())
+
+
+def _enter() -> None:
     if not _unshare(_CLONE_NEWNET):
         _unshare_as_user()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
@@ -99,7 +122,10 @@ def _replace_route(bits: int) -> None:
     _, kind, *_ = _HEADER.unpack_from(answer)
     problem = -struct.unpack_from("=i", answer, _HEADER.size)[0] if kind == _NLMSG_ERROR else 0
     if problem:
-        raise OSError(problem, f"a route with {CONGESTION_CONTROL}: {os.strerror(problem)}")
+        raise OSError(
+            problem,
+            f"a route with {CONGESTION_CONTROL}: {os.strerror(problem)}",
+        )
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

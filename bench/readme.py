@@ -56,6 +56,7 @@ def summary(document: Mapping[str, Any]) -> str:
     versions = "; ".join(f"{about['product']} with {about['tls']}" for about in document["proxies"])
     run, machine = document["run"], document["machine"]
     where = f"{machine.get('cpus')} CPUs ({machine.get('cpu')}), Linux {machine.get('kernel')}"
+    where += f", {machine.get('congestion control')} over the loopback"
     how = f"`{_asked(run['command'])}`: medians of {run.get('rounds')} rounds"
     said = f"{how}, {run.get('date')}, {where}. {versions}."
     return "\n\n".join([as_table(table, left=2), said])

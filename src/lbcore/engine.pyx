@@ -172,8 +172,9 @@ cdef class Engine:
         authorize_timeout: seconds an authorizer may take; then the connection is refused.
         authorize_threads: sync authorizers that run at once.
         tls_engine: ``"auto"`` or a name from ``tls_engines()``.
-        on_records: called with a list of Record on the engine's record thread; None: no records.
-        record_lines: where records go as lines of JSON instead, a RecordLines.
+        on_records: called with a list of Record on the engine's record thread.
+        record_lines: where records go as lines of JSON instead, a RecordLines. One of the two; with neither
+            there are no records and no sums.
         record_selection: of which connections there is a record, a RecordSelection; None: of all.
 
     Attributes:

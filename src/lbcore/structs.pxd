@@ -630,5 +630,5 @@ cdef enum:
     BATCH_MAX = 131072           # what one direction reads at once, and holds
     SCRATCH_BYTES = 147456       # a batch with what TLS adds, or with the part of a record from before
     LINGERING_MAX = 1024         # sockets per worker that wait for last words to be read; more close at once
-    HELD_MAX = 16384             # early bytes of a client whose verdict is not in
+    HELD_MAX = 16384             # early bytes of a client: with so many, no more is read
     CONN_BYTES_MAX = 196608      # what both directions may hold; with what TLS adds, under 256 KiB

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from kit.servers import missing
+
+from bench import network
 
 LOOK = """
 import ctypes, json, os, socket, sys
@@ -43,7 +46,16 @@ def test_it_is_apart_and_does_not_pace(user: int) -> None:
     seen = subprocess.run(command, check=True, capture_output=True, timeout=30, cwd=root)
     found = json.loads(seen.stdout)
     if "none" in found:
-        pytest.skip(f"the kernel gives no namespace: {found['none']}")
+        missing(f"the kernel gives no namespace: {found['none']}")
     assert (found["control"], found["interfaces"]) == ("cubic", ["lo"])
     assert found["inode"] != Path("/proc/self/ns/net").stat().st_ino
     assert found["user"] == user
+
+
+def test_what_cannot_be_set_up_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried in a child: from a namespace that is of no use there is no way back."""
+    before = Path("/proc/self/ns/net").readlink()
+    monkeypatch.setattr(network, "CONGESTION_CONTROL", "unheard-of")
+    with pytest.raises(network.NoNamespace, match=r"unheard-of|not permitted"):
+        network.enter()
+    assert Path("/proc/self/ns/net").readlink() == before

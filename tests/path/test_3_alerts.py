@@ -12,6 +12,7 @@ from kit.fixtures import Keep, MakeBalancer
 from kit.pki import DAY, SERVER, Identity, Pki
 from kit.sockets import End
 from kit.upstreams import Upstream
+from kit.waiting import wait_until
 
 import lbcore
 from lbcore import PolicyClient
@@ -83,6 +84,24 @@ def test_the_alert_names_the_cause(
     assert alert_of(lb, identity(pki)) == alert
     assert lb.record().reason == reason
     assert upstream.accepted == 0
+
+
+def test_a_claimed_name_is_no_client_of_its_own_in_the_sums(
+    balance: MakeBalancer, upstream: Upstream, pki: Pki
+) -> None:
+    """Whoever is refused in the handshake has not proven that the certificate is his."""
+    sums: list[lbcore.RefusalSum] = []
+    selection = lbcore.RecordSelection(refusals=0, on_sums=sums.extend)
+    numbers = {"carol": 0xCA402, "dave": 0xDA403}
+    lb = balance(
+        upstream,
+        engine={"tls_engine": "openssl", "record_selection": selection},
+        policy=[PolicyClient(name, [serial], ["web"], disabled=True) for name, serial in numbers.items()],
+    )
+    for serial in numbers.values():
+        assert alert_of(lb, pki.client(serial=serial)) == "SSLV3_ALERT_BAD_CERTIFICATE"
+    wait_until(lambda: sum(found.count for found in sums) == len(numbers), "the second is over")
+    assert {(found.app, found.client, found.reason) for found in sums} == {("web", None, "client_disabled")}
 
 
 def test_an_alert_is_readable_after_64_kb(lb: Balancer, pki: Pki) -> None:

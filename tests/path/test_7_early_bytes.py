@@ -265,11 +265,9 @@ def test_what_was_delivered_is_not_held_any_more(balance: MakeBalancer, keep: Ke
 def test_who_says_nothing_is_greeted(balance: MakeBalancer, keep: Keep, plaintext: bool) -> None:
     """A protocol in which the server speaks first: nothing waits for a byte of the client."""
     front = listener(balance, keep(Upstream(greeter(b"220 ready"))), plaintext=plaintext)
-    watch = Stopwatch()
     with front.speak(b"") as client:
         said = client.receive(9) if isinstance(client, TlsClient) else read_exactly(client.sock, 9)
         assert said == b"220 ready"
-        assert watch.seconds < 1
         client.echo(b"and now the client")
 
 

@@ -1,6 +1,6 @@
 """A client may speak before it is let in; a server-first protocol never does. Both must work, so nothing
-waits for a client's byte and none is lost: what arrives is decrypted at once and held, up to 16 KiB and,
-over TLS, what of a record the library had already; then the socket is left alone.
+waits for a client's byte and none is lost: what arrives is decrypted at once and held; with 16 KiB
+no more is read. Over TLS the rest of a record that had begun comes on top: less than 32 KiB in all.
 
 Decrypting at once is what tells a half-close (close_notify; the connection goes on) from a client that
 vanished (a bare FIN; there is nobody left to dial for).

@@ -363,7 +363,8 @@ cdef int on_chain(X509_STORE_CTX *context, void *argument) noexcept nogil:
     cdef box_t *box = <box_t *>argument
     cdef link_t *link = link_of(context)
     cdef X509 *leaf = X509_STORE_CTX_get0_cert(context)
-    link.leaf_length = i2d_X509(leaf, &link.leaf)
+    if link.leaf == NULL:
+        link.leaf_length = i2d_X509(leaf, &link.leaf)
     if link.leaf_length > 0 and link.io.verified != NULL and is_current(leaf) and is_current(box.ca):
         if link.io.verified(link.io, link.leaf, <size_t>link.leaf_length):
             return answer(context, link, judge(link))

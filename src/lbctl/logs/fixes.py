@@ -23,7 +23,7 @@ _FIXED = {
     "handshake_timeout": "raise tls.handshake_timeout if the client is merely slow",
     "no_certificate": "give the client a certificate of tls.client_ca, ECDSA or RSA (lbctl cert issue NAME)",
     "unknown_ca": "its certificate is of another CA; " + _REISSUE,
-    "bad_certificate": _REISSUE,
+    "bad_certificate": "it is damaged, or its key is another one's; " + _REISSUE,
     "weak_key": "give the client a certificate with an ECDSA P-256 key or RSA of at least 2048 bits",
     "bad_serial": "issue it with a positive serial of at most 20 octets",
     "wrong_issuer": "issue it directly by the CA in tls.client_ca, not by one below it",
