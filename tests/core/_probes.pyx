@@ -672,11 +672,14 @@ cdef class Pool:
 
     def fail_on(self, Gate gate not None, uint32_t index, uint32_t attempts):
         """Dials of that upstream that fail, and now and then one that succeeds; the most ever seen in
-        quarantine at once."""
+        quarantine at once: whoever is found in the same one by two looks was in it in between."""
         cdef uint32_t i
         cdef uint32_t j
         cdef uint32_t out
         cdef uint32_t most = 0
+        cdef uint64_t until_ns[64]
+        if self.pool.count > 64:
+            raise ValueError("count: at most 64")
         with nogil:
             go_together(&gate.arrived, gate.threads)
             for i in range(attempts):
@@ -684,9 +687,12 @@ cdef class Pool:
                     health_dialled(self.app, self.pool.upstreams[index], monotonic_ns())
                 else:
                     health_failed(self.app, self.pool.upstreams[index], False, monotonic_ns())
+                for j in range(self.pool.count):
+                    until_ns[j] = word_read(&self.pool.upstreams[j].quarantined_until_ns)
                 out = 0
                 for j in range(self.pool.count):
-                    out += word_read(&self.pool.upstreams[j].quarantined_until_ns) != 0
+                    if until_ns[j] != 0:
+                        out += word_read(&self.pool.upstreams[j].quarantined_until_ns) == until_ns[j]
                 most = out if out > most else most
         return most
 
