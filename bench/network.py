@@ -9,7 +9,6 @@ byte. So the namespace has Linux's default, CUBIC.
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import os
 import socket
@@ -58,7 +57,7 @@ def _try_in_a_child() -> None:
     if child == 0:
         try:
             _enter()
-        except (NoNamespace, OSError) as problem:
+        except OSError as problem:
             os.write(writing, str(problem).encode())
         finally:
             os._exit(0)
@@ -71,7 +70,9 @@ def _try_in_a_child() -> None:
 
 
 def _enter() -> None:
-    if not _unshare(_CLONE_NEWNET):
+    try:
+        _unshare(_CLONE_NEWNET)
+    except PermissionError:  # who is root may
         _unshare_as_user()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP_RUNNING))
@@ -86,21 +87,16 @@ def congestion_control() -> str:
         return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
 
 
-def _unshare(flags: int) -> bool:
-    """False: who is root may, and this is not root."""
-    if ctypes.CDLL(None, use_errno=True).unshare(flags) == 0:
-        return True
-    problem = ctypes.get_errno()
-    if problem == errno.EPERM:
-        return False
-    raise NoNamespace(os.strerror(problem))
+def _unshare(flags: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(flags) != 0:
+        problem = ctypes.get_errno()
+        raise OSError(problem, os.strerror(problem))
 
 
 def _unshare_as_user() -> None:
     """Who is not root needs a user namespace around it, in which he is himself (user_namespaces(7))."""
     user, group = os.getuid(), os.getgid()
-    if not _unshare(_CLONE_NEWUSER | _CLONE_NEWNET):
-        raise NoNamespace(os.strerror(errno.EPERM))
+    _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
@@ -122,10 +118,7 @@ def _replace_route(bits: int) -> None:
     _, kind, *_ = _HEADER.unpack_from(answer)
     problem = -struct.unpack_from("=i", answer, _HEADER.size)[0] if kind == _NLMSG_ERROR else 0
     if problem:
-        raise OSError(
-            problem,
-            f"a route with {CONGESTION_CONTROL}: {os.strerror(problem)}",
-        )
+        raise OSError(problem, f"a route with {CONGESTION_CONTROL}: {os.strerror(problem)}")
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
