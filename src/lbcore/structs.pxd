@@ -189,12 +189,18 @@ cdef struct revoked_t:           # what the CA's revocation lists say; frozen, o
     uint8_t *serials             # SERIAL_OCTETS_MAX each, zeros in front; ascending
 
 
+cdef struct validity_t:          # of a certificate; seconds since 1970
+    int64_t from_s
+    int64_t until_s
+
+
 cdef struct tls_generation_t:    # one certificate, key, CA and its revocation lists; frozen
     refs_t refs
     revoked_t *revoked           # owned; NULL: no lists
     const tls_engine_t *engine
     void *config
     uint64_t id                  # part of the verdict cache's key
+    validity_t ca_validity       # of the one CA of clients; all zero: not known
 
 
 cdef struct verdict_t:           # one answer of the policy; frozen

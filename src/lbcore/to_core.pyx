@@ -1,11 +1,15 @@
 """From Python values to the core's cells: names, networks, TLS generations, policy tables."""
 
+import re
+from base64 import b64decode
+
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lbcore.revocation import read_revoked
 from lbcore.settings import read_pem, revocation_lists
 
 from lbcore.parts.cells cimport name_new, policy_unref, tls_new, tls_unref
+from lbcore.parts.der cimport der_validity
 from lbcore.parts.networks cimport networks_new, networks_set
 from lbcore.parts.policy cimport policy_add, policy_allow, policy_new
 from lbcore.parts.revoked cimport revoked_new, revoked_set
@@ -14,6 +18,8 @@ from lbcore.sys.atomics cimport counter_next, counter_t
 from lbcore.tls.engine cimport tls_material_t
 
 cdef counter_t last_id
+
+PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
 
 cdef uint64_t new_cell_id() noexcept:
@@ -67,6 +73,7 @@ cdef tls_generation_t *make_tls(const tls_engine_t *engine, object settings) exc
         raise MemoryError
     generation.engine = engine
     generation.id = new_cell_id()
+    set_ca_validity(generation, client_ca)
     generation.config = engine.config_new(&material, problem, sizeof(problem))
     if generation.config == NULL:
         tls_unref(generation)
@@ -79,6 +86,14 @@ cdef tls_generation_t *make_tls(const tls_engine_t *engine, object settings) exc
             tls_unref(generation)
             raise
     return generation
+
+
+cdef set_ca_validity(tls_generation_t *generation, bytes pem):
+    """What cannot be read stays unknown: then each certificate is verified in full each time. Whether it is
+    a certificate at all is for the engine to say."""
+    body = PEM_CERTIFICATE.search(pem)
+    cdef bytes der = b64decode(body[1]) if body else b""
+    der_validity(der, len(der), &generation.ca_validity)
 
 
 cdef tls_generation_t *make_client_tls(const tls_engine_t *engine, object settings) except NULL:

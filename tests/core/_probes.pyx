@@ -49,7 +49,7 @@ from lbcore.parts.cells cimport (
     verdict_new,
 )
 from lbcore.parts.chunks cimport chunk_append, chunk_give, chunk_pool_fini
-from lbcore.parts.der cimport der_fit_for_client, der_serial
+from lbcore.parts.der cimport der_fit_for_client, der_serial, der_validity, validity_covers
 from lbcore.parts.early cimport early_drop
 from lbcore.parts.health cimport (
     UPSTREAM_DOWN,
@@ -139,6 +139,7 @@ from lbcore.structs cimport (
     scope_t,
     slab_t,
     upstream_t,
+    validity_t,
     verdict_t,
     wheel_t,
     worker_t,
@@ -775,6 +776,22 @@ def fit_for_client(bytes der not None):
     """The reason why a certificate is no client's; "": it is good."""
     cdef Guarded guarded = Guarded(der)
     return REASONS[<int>der_fit_for_client(guarded.at, guarded.length)]
+
+
+def validity_of(bytes der not None):
+    """(from, until) of a certificate in seconds since 1970; None: not to be read."""
+    cdef Guarded guarded = Guarded(der)
+    cdef validity_t validity
+    if not der_validity(guarded.at, guarded.length, &validity):
+        return None
+    return validity.from_s, validity.until_s
+
+
+def validity_holds(int64_t from_s, int64_t until_s, uint64_t wall_ns):
+    cdef validity_t validity
+    validity.from_s = from_s
+    validity.until_s = until_s
+    return validity_covers(&validity, wall_ns)
 
 
 # ---- PROXY headers ------------------------------------------------------------------------------

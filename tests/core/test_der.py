@@ -41,10 +41,11 @@ def certificate(
     kind: str = "ec",
     usage: list[x509.ObjectIdentifier] | None = None,
     before_usage: bool = False,
+    start: datetime.datetime = datetime.datetime(2026, 1, 1),
+    end: datetime.datetime = datetime.datetime(2027, 1, 1),
 ) -> bytes:
     """A certificate as a CA would issue it, DER."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "alice")])
-    start = datetime.datetime(2026, 1, 1)
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -52,7 +53,7 @@ def certificate(
         .public_key(key_of(kind).public_key())
         .serial_number(serial)
         .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=365))
+        .not_valid_after(end)
     )
     if before_usage:
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -136,12 +137,83 @@ class TestFitForClient:
         assert probes.fit_for_client(certificate(kind=kind, usage=[CLIENT])) == reason
 
 
+SECONDS = st.datetimes(datetime.datetime(1950, 1, 1), datetime.datetime(9999, 12, 31, 23, 59, 59)).map(
+    lambda moment: moment.replace(microsecond=0)
+)
+
+
+def seconds(moment: datetime.datetime) -> int:
+    return int((moment - datetime.datetime(1970, 1, 1)).total_seconds())
+
+
+class TestValidity:
+    @given(st.lists(SECONDS, min_size=2, max_size=2, unique=True).map(sorted))
+    def test_any_dates_that_a_ca_may_write(self, probes: ModuleType, dates: list[datetime.datetime]) -> None:
+        start, end = dates
+        assert probes.validity_of(certificate(start=start, end=end)) == (seconds(start), seconds(end))
+
+    @pytest.mark.parametrize(
+        "date",
+        [
+            datetime.datetime(1950, 1, 1),
+            datetime.datetime(1999, 12, 31, 23, 59, 59),
+            datetime.datetime(2000, 2, 29),
+            datetime.datetime(2000, 3, 1),
+            datetime.datetime(2049, 12, 31, 23, 59, 59),  # the last with two digits
+            datetime.datetime(2050, 1, 1),
+            datetime.datetime(2100, 2, 28, 23, 59, 59),  # no leap year
+            datetime.datetime(2100, 3, 1),
+        ],
+    )
+    def test_where_calendars_have_their_corners(self, probes: ModuleType, date: datetime.datetime) -> None:
+        end = datetime.datetime(9999, 12, 31, 23, 59, 59)
+        assert probes.validity_of(certificate(start=date, end=end)) == (seconds(date), seconds(end))
+
+    @pytest.mark.parametrize(
+        ("tag", "text"),
+        [
+            (0x17, b"2601010000Z"),  # without seconds
+            (0x17, b"260101000000+0100"),
+            (0x17, b"260101000000"),
+            (0x17, b"26010100000/Z"),
+            (0x17, b"26010100000:Z"),
+            (0x17, b"20260101000000Z"),
+            (0x17, b"260001000000Z"),
+            (0x17, b"261301000000Z"),
+            (0x17, b"260100000000Z"),
+            (0x17, b""),
+            (0x18, b"260101000000Z"),
+            (0x18, b"20260101000000.5Z"),
+            (0x18, b"-0260101000000Z"),
+            (0x13, b"260101000000Z"),
+        ],
+    )
+    def test_what_is_no_date(self, probes: ModuleType, tag: int, text: bytes) -> None:
+        good = tlv(0x17, b"250101000000Z")
+        assert probes.validity_of(with_dates(good + good)) == (1735689600, 1735689600)
+        assert probes.validity_of(with_dates(tlv(tag, text) + good)) is None
+        assert probes.validity_of(with_dates(good + tlv(tag, text))) is None
+
+    def test_one_date_is_not_enough(self, probes: ModuleType) -> None:
+        assert probes.validity_of(with_dates(tlv(0x17, b"250101000000Z"))) is None
+
+    def test_neither_its_first_nor_its_last_second_counts(self, probes: ModuleType) -> None:
+        def holds(now_ns: int) -> bool:
+            return probes.validity_holds(100, 102, now_ns)
+
+        assert [holds(s * 10**9) for s in (99, 100, 101, 102, 103)] == [False, False, True, False, False]
+        assert (holds(101 * 10**9 - 1), holds(102 * 10**9 - 1)) == (False, True)
+        assert not probes.validity_holds(0, 0, 0)
+        assert not probes.validity_holds(-(2**40), -1, 0)
+
+
 class TestBrokenInput:
     """Whatever comes, the answer is a reason; and only a real certificate is a good one."""
 
     @given(st.binary(max_size=300))
     def test_noise(self, probes: ModuleType, noise: bytes) -> None:
         probes.serial_of(noise)
+        probes.validity_of(noise)
         assert probes.fit_for_client(noise) in ("bad_certificate", "wrong_purpose", "weak_key")
 
     def test_every_truncation(self, probes: ModuleType) -> None:
@@ -149,6 +221,7 @@ class TestBrokenInput:
             for length in range(len(der)):
                 assert probes.fit_for_client(der[:length]) == "bad_certificate"
                 assert probes.serial_of(der[:length]) == ("bad_certificate", b"")
+                assert probes.validity_of(der[:length]) is None
 
     def test_every_octet_changed(self, probes: ModuleType) -> None:
         chance = random.Random(20260101)
@@ -189,6 +262,7 @@ def look_at(probes: ModuleType, der: bytes) -> None:
     assert (reason == "") == (1 <= len(serial) <= 20)
     assert not serial.startswith(b"\0")
     assert probes.fit_for_client(der) in ("", "bad_certificate", "weak_key", "wrong_purpose")
+    probes.validity_of(der)
 
 
 def tlv(tag: int, body: bytes) -> bytes:
@@ -203,3 +277,8 @@ def tlv(tag: int, body: bytes) -> bytes:
 def with_serial(octets: bytes) -> bytes:
     """The start of a version 3 certificate with these octets for a serial number."""
     return tlv(0x30, tlv(0x30, tlv(0xA0, tlv(2, b"\x02")) + tlv(2, octets)))
+
+
+def with_dates(dates: bytes) -> bytes:
+    """A version 1 certificate as far as its dates."""
+    return tlv(0x30, tlv(0x30, tlv(2, b"\x05") + tlv(0x30, b"") + tlv(0x30, b"") + tlv(0x30, dates)))

@@ -1,13 +1,14 @@
 """Reading a certificate's DER (X.690) where the TLS library has no call for it.
 
 Only definite lengths and low tag numbers, which is all that DER certificates have (RFC 5280). Every
-length is checked against what encloses it; anything odd is a bad certificate. Signature, dates and
-chain are the TLS library's business and were verified before.
+length is checked against what encloses it; anything odd is a bad certificate. Signature and chain are
+the TLS library's business and were verified before; dates are so too, but are read here for a certificate
+that is seen again.
 
 Pure functions, any thread.
 """
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 from lbcore.codes cimport (
     REASON_BAD_CERTIFICATE,
@@ -27,6 +28,8 @@ cdef enum:
     TAG_UTF8 = 0x0c
     TAG_PRINTABLE = 0x13
     TAG_IA5 = 0x16
+    TAG_UTC_TIME = 0x17
+    TAG_GENERALIZED_TIME = 0x18
     TAG_SEQUENCE = 0x30
     TAG_SET = 0x31
     TAG_VERSION = 0xa0           # [0] EXPLICIT, in TBSCertificate
@@ -149,6 +152,62 @@ cdef bint der_common_name(const uint8_t *der, size_t length, const uint8_t **out
                     out_length[0] = value.body.left
                     found = True
     return found
+
+
+cdef bint der_validity(const uint8_t *der, size_t length, validity_t *out_validity) noexcept nogil:
+    cdef span_t fields
+    cdef item_t item
+    cdef int _i
+    if not enter_certificate(der, length, &fields):
+        return False
+    for _i in range(4):                      # serialNumber, signature, issuer, validity
+        if not item_next(&fields, &item):
+            return False
+    fields = item.body
+    return (
+        item.tag == TAG_SEQUENCE
+        and read_time(&fields, &out_validity.from_s)
+        and read_time(&fields, &out_validity.until_s)
+    )
+
+
+cdef bint read_time(span_t *span, int64_t *out_s) noexcept nogil:
+    """As RFC 5280, 4.1.2.5 has it: with seconds, in UTC, two digits of the year until 2049, four after."""
+    cdef item_t item
+    cdef int digits[14]
+    cdef int count = 0
+    cdef int missing = 0
+    cdef int year
+    if not item_next(span, &item):
+        return False
+    if item.tag == TAG_UTC_TIME:
+        missing = 2
+    elif item.tag != TAG_GENERALIZED_TIME:
+        return False
+    if item.body.left != <size_t>(15 - missing) or item.body.at[14 - missing] != c"Z":
+        return False
+    for count in range(14 - missing):
+        if not c"0" <= item.body.at[count] <= c"9":
+            return False
+        digits[missing + count] = item.body.at[count] - c"0"
+    if missing:
+        digits[0], digits[1] = (1, 9) if digits[2] >= 5 else (2, 0)
+    year = 1000 * digits[0] + 100 * digits[1] + pair(digits, 2)
+    out_s[0] = days_since_1970(year, pair(digits, 4), pair(digits, 6)) * 86400
+    out_s[0] += 3600 * pair(digits, 8) + 60 * pair(digits, 10) + pair(digits, 12)
+    return 1 <= pair(digits, 4) <= 12 and pair(digits, 6) >= 1
+
+
+cdef int pair(const int *digits, int at) noexcept nogil:
+    return 10 * digits[at] + digits[at + 1]
+
+
+cdef int64_t days_since_1970(int year, int month, int day) noexcept nogil:
+    """Of the Gregorian calendar. Years begin in March here, so that a leap day is the last of its year."""
+    cdef int64_t years = year - 1 if month <= 2 else year
+    cdef int64_t months = (month + 9) % 12
+    cdef int64_t leap_days = years // 4 - years // 100 + years // 400
+    return 365 * years + leap_days + (153 * months + 2) // 5 + day - 1 - 719468
 
 
 cdef reason_t der_fit_for_client(const uint8_t *der, size_t length) noexcept nogil:

@@ -7,7 +7,7 @@ as it passes (parts/flight.pyx). The deadline is absolute from accept: dripped b
 is bounded too.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lbcore.codes cimport (
     REASON_CLIENT_GONE,
@@ -21,7 +21,7 @@ from lbcore.codes cimport (
     reason_t,
 )
 from lbcore.parts.cells cimport name_ref
-from lbcore.parts.der cimport der_serial
+from lbcore.parts.der cimport der_serial, der_validity, validity_covers
 from lbcore.parts.early cimport early_keep
 from lbcore.parts.flight cimport FLIGHT_HEADER, flight_judge
 from lbcore.parts.legs cimport leg_flush, leg_io, leg_put
@@ -31,7 +31,7 @@ from lbcore.parts.revoked cimport revoked_judge
 from lbcore.parts.timers cimport timer_arm, timer_disarm
 from lbcore.parts.verdicts cimport verdicts_find
 from lbcore.path.header cimport header_step
-from lbcore.structs cimport BATCH_MIN, LEG_READABLE, name_t
+from lbcore.structs cimport BATCH_MIN, LEG_READABLE, name_t, validity_t
 from lbcore.sys.linux cimport (
     EAGAIN,
     EINTR,
@@ -150,9 +150,16 @@ cdef reason_t judge(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept n
 
 
 cdef bint verified(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil:
-    """A verdict is cached for no certificate that did not finish a handshake under this TLS generation."""
+    """A verdict is cached for no certificate that did not finish a handshake under this TLS generation. Since
+    then only time has passed, for it and for its CA."""
     cdef conn_t *conn = <conn_t *>io.judged
     cdef worker_t *worker = <worker_t *>io.judging
+    cdef uint64_t now_ns = wall_ns()
+    cdef validity_t validity
+    if not validity_covers(&conn.tls.ca_validity, now_ns):
+        return False
+    if not der_validity(leaf, length, &validity) or not validity_covers(&validity, now_ns):
+        return False
     return verdicts_find(worker, conn.listener.id, conn.tls.id, leaf, <uint32_t>length) != NULL
 
 

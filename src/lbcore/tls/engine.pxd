@@ -31,8 +31,8 @@ cdef struct tls_io_t:
     # An engine that can still tell the client why asks, before the handshake is over, whether the native
     # policy refuses this leaf. REASON_NONE is no promise: only the stages after the handshake let in.
     reason_t (*judge)(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil
-    # Whether this leaf, to the last byte, has passed the engine's verification under the same config before,
-    # so that of the chain only the dates are left to look at. NULL: not known. An engine need not ask.
+    # Whether this leaf, to the last byte, has passed the engine's verification under the same config before
+    # and is in date, as its CA is: then nothing of the chain is left to look at. An engine need not ask.
     bint (*verified)(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil
     void *judged                 # for both: the connection
     void *judging                # for both: its worker

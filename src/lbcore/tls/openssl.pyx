@@ -8,7 +8,7 @@ Theory of operation, where OpenSSL is not what one expects:
 * Who is refused is decided inside the verify callback, because only there does OpenSSL still send an alert
   that names the cause. The callback may only refuse: at that moment the client has shown a certificate and
   not yet proven that it has the key. What it cannot refuse is decided later, as with any engine.
-* A certificate that was let in before is not verified in full again (on_chain); s2n has no place for that.
+* A certificate that was let in before is not verified in full again (on_chain).
 * OpenSSL has no alert for "this application is not yours": access_denied is nowhere in its table, and
   handshake_failure (40) is the nearest that it maps a verification error to.
 * Tickets: SSL_OP_NO_TICKET alone leaves sessions in the server's cache, so the number of tickets is zero and
@@ -55,7 +55,6 @@ cdef const char *GROUPS_PLAIN = b"X25519:P-256:P-384"
 
 cdef struct box_t:               # what `config` is to the caller
     SSL_CTX *context
-    X509 *ca                     # of clients
     uint8_t alpn[4096]           # names with their lengths, RFC 7301
     unsigned int alpn_length
 
@@ -210,7 +209,7 @@ cdef const char *config_fill(box_t *box, const tls_material_t *material) noexcep
     SSL_CTX_set_max_cert_list(box.context, CERTIFICATES_MAX)
     step = load_certificate(box.context, material)
     if step == NULL:
-        step = load_client_ca(box, material.ca)
+        step = load_client_ca(box.context, material.ca)
     if step == NULL:
         step = load_alpn(box, material)
     return step
@@ -279,19 +278,22 @@ cdef int no_password(char *buffer, int size, int writing, void *user) noexcept n
     return -1
 
 
-cdef const char *load_client_ca(box_t *box, const char *pem) noexcept nogil:
+cdef const char *load_client_ca(SSL_CTX *context, const char *pem) noexcept nogil:
     cdef BIO *text = BIO_new_mem_buf(pem, -1)
-    cdef SSL_CTX *context = box.context
-    box.ca = PEM_read_bio_X509(text, NULL, no_password, NULL)
+    cdef X509 *ca = PEM_read_bio_X509(text, NULL, no_password, NULL)
+    cdef bint is_added = (
+        ca != NULL
+        and X509_STORE_add_cert(SSL_CTX_get_cert_store(context), ca) == 1
+        and SSL_CTX_add_client_CA(context, ca) == 1
+    )
+    X509_free(ca)
     BIO_free(text)
-    if box.ca == NULL or X509_STORE_add_cert(SSL_CTX_get_cert_store(context), box.ca) != 1:
-        return b"client CA"
-    if SSL_CTX_add_client_CA(context, box.ca) != 1:
+    if not is_added:
         return b"client CA"
     # The CA is trusted because it was named, be it a root or not.
     X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_PARTIAL_CHAIN)
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, on_verify)
-    SSL_CTX_set_cert_verify_callback(context, on_chain, box)
+    SSL_CTX_set_cert_verify_callback(context, on_chain, NULL)
     SSL_CTX_set_verify_depth(context, 1)
     return NULL
 
@@ -345,7 +347,6 @@ cdef void openssl_config_free(void *config) noexcept nogil:
     cdef box_t *box = <box_t *>config
     if box != NULL:
         SSL_CTX_free(box.context)
-        X509_free(box.ca)
         free(box)
 
 
@@ -357,26 +358,15 @@ cdef link_t *link_of(X509_STORE_CTX *context) noexcept nogil:
 
 
 cdef int on_chain(X509_STORE_CTX *context, void *argument) noexcept nogil:
-    """In place of OpenSSL's verification, which a certificate that passed it before does not need in full: it
-    is the same to the last byte, so the CA's signature on it is as good as it was, and only time has passed.
-    Whatever is not beyond doubt is verified in full, which also finds the exact error."""
-    cdef box_t *box = <box_t *>argument
+    """In place of OpenSSL's verification, which a certificate that passed it before does not need: it is the
+    same to the last byte, so the CA's signature on it is as good as it was. Whatever is not beyond doubt is
+    verified in full, which also finds the exact error."""
     cdef link_t *link = link_of(context)
-    cdef X509 *leaf = X509_STORE_CTX_get0_cert(context)
     if link.leaf == NULL:
-        link.leaf_length = i2d_X509(leaf, &link.leaf)
-    if link.leaf_length > 0 and link.io.verified != NULL and is_current(leaf) and is_current(box.ca):
-        if link.io.verified(link.io, link.leaf, <size_t>link.leaf_length):
-            return answer(context, link, judge(link))
+        link.leaf_length = i2d_X509(X509_STORE_CTX_get0_cert(context), &link.leaf)
+    if link.leaf_length > 0 and link.io.verified(link.io, link.leaf, <size_t>link.leaf_length):
+        return answer(context, link, judge(link))
     return X509_verify_cert(context)
-
-
-cdef bint is_current(const X509 *certificate) noexcept nogil:
-    # Negative: before now. 0: an error.
-    return (
-        X509_cmp_current_time(X509_get0_notBefore(certificate)) < 0
-        and X509_cmp_current_time(X509_get0_notAfter(certificate)) > 0
-    )
 
 
 cdef int on_verify(int passed, X509_STORE_CTX *context) noexcept nogil:

@@ -20,8 +20,6 @@ cdef extern from "openssl/ssl.h" nogil:
         pass
     ctypedef struct X509_NAME:
         pass
-    ctypedef struct ASN1_TIME:
-        pass
     ctypedef struct X509_STORE:
         pass
     ctypedef struct X509_STORE_CTX:
@@ -105,9 +103,6 @@ cdef extern from "openssl/ssl.h" nogil:
     void SSL_CTX_set_cert_verify_callback(
         SSL_CTX *context, int (*callback)(X509_STORE_CTX *, void *) noexcept nogil, void *argument)
     int X509_verify_cert(X509_STORE_CTX *context)
-    const ASN1_TIME *X509_get0_notBefore(const X509 *certificate)
-    const ASN1_TIME *X509_get0_notAfter(const X509 *certificate)
-    int X509_cmp_current_time(const ASN1_TIME *time)
     X509_VERIFY_PARAM *SSL_CTX_get0_param(SSL_CTX *context)
     int X509_VERIFY_PARAM_set_flags(X509_VERIFY_PARAM *parameters, unsigned long flags)
     int X509_VERIFY_PARAM_set1_ip_asc(X509_VERIFY_PARAM *parameters, const char *address)

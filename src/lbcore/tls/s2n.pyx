@@ -22,6 +22,11 @@ Theory of operation, where s2n is not what one expects:
   read, and authenticate asks for exactly two (leaf and configured CA) in the *validated* chain. A
   limit of two would let a sub-CA's leaf in when the sub-CA is what the client sends as its chain; one
   would refuse an honest leaf with its CA.
+* Whether a certificate is verified in full depends on the certificate (io.verified), but s2n asks nobody
+  between reading and verifying it. It does ask for revocation lists at that point, and waits until they
+  are there. So a handshake begins with a config whose look-up never answers, and goes on with one of two
+  that look nothing up: `full` verifies the chain, `known` does not. With both the client has to prove
+  possession of the key. A release that does not wait would refuse everybody, for want of a list.
 
 Config functions run on set-up threads; everything else on the worker that owns the connection.
 """
@@ -71,14 +76,17 @@ cdef enum:
     SELF_SERVICE_BLINDING = 1
     CHAIN_DEPTH = 3
     CHAIN_WANTED = 2             # leaf and CA
-    ERROR_BLOCKED = 3
+    BLOCKED_ON_APPLICATION = 3   # of s2n_blocked_status
+    ERROR_BLOCKED = 3            # of s2n_error_type
     POOL_MAX = 64
 
 # TLS 1.3 only; AES-128-GCM, AES-256-GCM, ChaCha20; X25519MLKEM768, SecP256r1MLKEM768, X25519, P-256, P-384.
 cdef const char *SECURITY_POLICY = b"CloudFront-TLS-1-3-2025"
 
 cdef struct box_t:               # what `config` is to the caller
-    s2n_config *config
+    s2n_config *config           # with which a connection begins
+    s2n_config *full             # server side: these two take over when the client's certificate is there
+    s2n_config *known
     s2n_cert_chain_and_key *chain
 
 cdef struct wiped_t:             # connections of one mode, ready for the next peer
@@ -89,7 +97,8 @@ cdef struct pool_t:
     wiped_t servers
     wiped_t clients
 
-# What marks a connection as a client's: a wiped one keeps its mode, and nobody can ask it for that.
+# The context of a client's connection, which tells it from a server's: a wiped one keeps its mode, and nobody
+# can ask it for that. The context of a server's is its box.
 cdef const char *CLIENT = b"client"
 
 cdef s2n_api_t api
@@ -200,30 +209,51 @@ cdef void *box_new(const tls_material_t *material, fill_t fill, char *problem, s
 
 cdef const char *config_fill(box_t *box, const tls_material_t *material) noexcept nogil:
     """NULL, or what could not be done."""
-    cdef int i
-    cdef const char *step = config_begin(box, material)
+    cdef const char *step = server_config(&box.config, box, material)
+    if step == NULL and api.s2n_config_set_crl_lookup_cb(box.config, on_certificate, NULL) != 0:
+        return b"a pause at the certificate"
     if step == NULL:
-        step = load_certificate(box, material)
+        step = server_config(&box.full, box, material)
+    if step == NULL:
+        step = server_config(&box.known, box, material)
+    if step == NULL and api.s2n_config_disable_x509_verification(box.known) != 0:
+        return b"a certificate that is known"
+    return step
+
+
+cdef int on_certificate(void *lookup, void *context) noexcept nogil:
+    """Asked for revocation lists, between reading the client's chain and verifying it. With no answer the
+    handshake pauses there."""
+    return 0
+
+
+cdef const char *server_config(s2n_config **out_config, box_t *box,
+                               const tls_material_t *material) noexcept nogil:
+    cdef int i
+    cdef const char *step = config_begin(out_config, material)
+    cdef s2n_config *config = out_config[0]
+    if step == NULL:
+        step = load_certificate(config, box, material)
     if step != NULL:
         return step
-    if api.s2n_config_set_client_auth_type(box.config, CERT_AUTH_REQUIRED) != 0:
+    if api.s2n_config_set_client_auth_type(config, CERT_AUTH_REQUIRED) != 0:
         return b"client authentication"
-    if api.s2n_config_set_max_cert_chain_depth(box.config, CHAIN_DEPTH) != 0:
+    if api.s2n_config_set_max_cert_chain_depth(config, CHAIN_DEPTH) != 0:
         return b"chain depth"
-    if api.s2n_config_set_cert_authorities_from_trust_store(box.config) != 0:
+    if api.s2n_config_set_cert_authorities_from_trust_store(config) != 0:
         return b"certificate authorities"
     for i in range(material.alpn_count):
         if api.s2n_config_append_protocol_preference(
-            box.config, <const uint8_t *>material.alpn[i], <uint8_t>strlen(material.alpn[i])
+            config, <const uint8_t *>material.alpn[i], <uint8_t>strlen(material.alpn[i])
         ) != 0:
             return b"ALPN"
     return NULL
 
 
 cdef const char *client_config_fill(box_t *box, const tls_material_t *material) noexcept nogil:
-    cdef const char *step = config_begin(box, material)
+    cdef const char *step = config_begin(&box.config, material)
     if step == NULL and material.certificate != NULL:
-        step = load_certificate(box, material)
+        step = load_certificate(box.config, box, material)
     if step != NULL:
         return step
     # Shown to a server that asks for it; s2n wants one asked for, where it is required here.
@@ -232,29 +262,32 @@ cdef const char *client_config_fill(box_t *box, const tls_material_t *material) 
     return NULL
 
 
-cdef const char *config_begin(box_t *box, const tls_material_t *material) noexcept nogil:
-    """What both sides have: the policy, no blinding, whom to trust."""
-    box.config = api.s2n_config_new_minimal()
-    if box.config == NULL:
+cdef const char *config_begin(s2n_config **out_config, const tls_material_t *material) noexcept nogil:
+    """What all have: the policy, no blinding, whom to trust. NULL, or what could not be done."""
+    cdef s2n_config *config = api.s2n_config_new_minimal()
+    out_config[0] = config
+    if config == NULL:
         return b"config"
-    if api.s2n_config_set_cipher_preferences(box.config, SECURITY_POLICY) != 0:
+    if api.s2n_config_set_cipher_preferences(config, SECURITY_POLICY) != 0:
         return b"security policy"
-    if api.s2n_config_set_max_blinding_delay(box.config, 0) != 0:
+    if api.s2n_config_set_max_blinding_delay(config, 0) != 0:
         return b"blinding"
-    if api.s2n_config_wipe_trust_store(box.config) != 0:
+    if api.s2n_config_wipe_trust_store(config) != 0:
         return b"trust store"
-    if api.s2n_config_add_pem_to_trust_store(box.config, material.ca) != 0:
+    if api.s2n_config_add_pem_to_trust_store(config, material.ca) != 0:
         return b"CA"
     return NULL
 
 
-cdef const char *load_certificate(box_t *box, const tls_material_t *material) noexcept nogil:
-    box.chain = api.s2n_cert_chain_and_key_new()
+cdef const char *load_certificate(s2n_config *config, box_t *box,
+                                  const tls_material_t *material) noexcept nogil:
     if box.chain == NULL:
-        return b"certificate"
-    if api.s2n_cert_chain_and_key_load_pem(box.chain, material.certificate, material.key) != 0:
-        return b"certificate or key"
-    if api.s2n_config_add_cert_chain_and_key_to_store(box.config, box.chain) != 0:
+        box.chain = api.s2n_cert_chain_and_key_new()
+        if box.chain == NULL:
+            return b"certificate"
+        if api.s2n_cert_chain_and_key_load_pem(box.chain, material.certificate, material.key) != 0:
+            return b"certificate or key"
+    if api.s2n_config_add_cert_chain_and_key_to_store(config, box.chain) != 0:
         return b"certificate"
     return NULL
 
@@ -265,6 +298,10 @@ cdef void s2n_config_box_free(void *config) noexcept nogil:
         return
     if box.config != NULL:
         api.s2n_config_free(box.config)
+    if box.full != NULL:
+        api.s2n_config_free(box.full)
+    if box.known != NULL:
+        api.s2n_config_free(box.known)
     if box.chain != NULL:
         api.s2n_cert_chain_and_key_free(box.chain)
     free(box)
@@ -302,8 +339,11 @@ cdef bint prepare(s2n_connection *connection, box_t *box, tls_io_t *io) noexcept
     )
 
 
-cdef bint prepare_server(s2n_connection *connection) noexcept nogil:
-    return api.s2n_connection_set_verify_host_callback(connection, NULL, NULL) == 0
+cdef bint prepare_server(s2n_connection *connection, box_t *box) noexcept nogil:
+    return (
+        api.s2n_connection_set_verify_host_callback(connection, NULL, NULL) == 0
+        and api.s2n_connection_set_ctx(connection, box) == 0
+    )
 
 
 cdef bint prepare_client(s2n_connection *connection, const char *name, bint is_address) noexcept nogil:
@@ -333,7 +373,7 @@ cdef void *s2n_connection_make(tls_pool_t *pool, void *config, tls_io_t *io) noe
     cdef s2n_connection *connection = take(&(<pool_t *>pool).servers, MODE_SERVER)
     if connection == NULL:
         return NULL
-    if not prepare(connection, <box_t *>config, io) or not prepare_server(connection):
+    if not prepare(connection, <box_t *>config, io) or not prepare_server(connection, <box_t *>config):
         api.s2n_connection_free(connection)
         return NULL
     return connection
@@ -366,13 +406,27 @@ cdef void s2n_connection_end(tls_pool_t *pool, void *connection) noexcept nogil:
 
 cdef tls_result_t s2n_handshake(void *connection, tls_io_t *io, tls_failure_t *out_failure) noexcept nogil:
     cdef int blocked = 0
-    if api.s2n_negotiate(<s2n_connection *>connection, &blocked) == 0:
+    cdef int failed = api.s2n_negotiate(<s2n_connection *>connection, &blocked)
+    if failed and blocked == BLOCKED_ON_APPLICATION:
+        failed = go_on(<s2n_connection *>connection, io)
+        if not failed:
+            failed = api.s2n_negotiate(<s2n_connection *>connection, &blocked)
+    if not failed:
         return TLS_DONE
     if is_blocked():
         return TLS_WANT_READ
     s2n_failure(connection, out_failure)     # before the next call overwrites it
     alert_for(<s2n_connection *>connection, io)
     return TLS_FAILED
+
+
+cdef int go_on(s2n_connection *connection, tls_io_t *io) noexcept nogil:
+    """The handshake pauses, because the client's certificate is there. Not 0: it cannot go on."""
+    cdef box_t *box = <box_t *>api.s2n_connection_get_ctx(connection)
+    cdef tls_peer_t peer
+    if s2n_peer(connection, &peer) and io.verified(io, peer.leaf, peer.leaf_length):
+        return api.s2n_connection_set_config(connection, box.known)
+    return api.s2n_connection_set_config(connection, box.full)
 
 
 cdef void alert_for(s2n_connection *connection, tls_io_t *io) noexcept nogil:
@@ -437,12 +491,17 @@ cdef bint s2n_peer(void *connection, tls_peer_t *out_peer) noexcept nogil:
 
 cdef reason_t s2n_judge_peer(void *connection, void *config) noexcept nogil:
     cdef s2n_cert_chain_and_key *chain
+    cdef s2n_config *used = NULL
     cdef tls_peer_t peer
     cdef uint32_t length = 0
     if api.s2n_connection_client_cert_used(<s2n_connection *>connection) != 1:
         return REASON_NO_CERTIFICATE
     if not s2n_peer(connection, &peer):
         return REASON_NO_CERTIFICATE
+    if api.s2n_connection_get_config(<s2n_connection *>connection, &used) != 0:
+        return REASON_ERROR
+    if used == (<box_t *>config).known:      # judged when it was seen first
+        return REASON_NONE
     chain = api.s2n_cert_chain_and_key_new()
     if chain == NULL:
         return REASON_ERROR

@@ -17,6 +17,7 @@ typedef struct s2n_cert_chain_and_key s2n_cert_chain_and_key;
 
 typedef int s2n_recv_fn(void *io_context, uint8_t *buffer, uint32_t length);
 typedef int s2n_send_fn(void *io_context, const uint8_t *buffer, uint32_t length);
+typedef int s2n_crl_lookup_fn(void *lookup, void *context);
 
 #define S2N_FUNCTIONS(X)                                                                               \
     X(int, s2n_disable_atexit, (void))                                                                 \
@@ -37,6 +38,9 @@ typedef int s2n_send_fn(void *io_context, const uint8_t *buffer, uint32_t length
     X(int, s2n_config_set_max_blinding_delay, (struct s2n_config *config, uint32_t seconds))           \
     X(int, s2n_config_set_max_cert_chain_depth, (struct s2n_config *config, uint16_t depth))           \
     X(int, s2n_config_set_cert_authorities_from_trust_store, (struct s2n_config *config))              \
+    X(int, s2n_config_set_crl_lookup_cb,                                                               \
+      (struct s2n_config *config, s2n_crl_lookup_fn *callback, void *context))                         \
+    X(int, s2n_config_disable_x509_verification, (struct s2n_config *config))                          \
     X(int, s2n_config_append_protocol_preference,                                                      \
       (struct s2n_config *config, const uint8_t *protocol, uint8_t length))                            \
     X(struct s2n_cert_chain_and_key *, s2n_cert_chain_and_key_new, (void))                             \
@@ -48,6 +52,7 @@ typedef int s2n_send_fn(void *io_context, const uint8_t *buffer, uint32_t length
     X(int, s2n_connection_free, (struct s2n_connection *connection))                                   \
     X(int, s2n_connection_wipe, (struct s2n_connection *connection))                                   \
     X(int, s2n_connection_set_config, (struct s2n_connection *connection, struct s2n_config *config))  \
+    X(int, s2n_connection_get_config, (struct s2n_connection *connection, struct s2n_config **config)) \
     X(int, s2n_connection_set_blinding, (struct s2n_connection *connection, int blinding))             \
     X(int, s2n_connection_set_verify_host_callback,                                                    \
       (struct s2n_connection *connection, void *callback, void *data))                                 \

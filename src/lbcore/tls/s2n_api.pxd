@@ -18,6 +18,7 @@ cdef extern from "s2n_api.h" nogil:
         pass
     ctypedef int s2n_recv_fn(void *context, uint8_t *buffer, uint32_t length) noexcept nogil
     ctypedef int s2n_send_fn(void *context, const uint8_t *buffer, uint32_t length) noexcept nogil
+    ctypedef int s2n_crl_lookup_fn(void *lookup, void *context) noexcept nogil
 
     ctypedef struct s2n_api_t:
         int (*s2n_disable_atexit)() noexcept nogil
@@ -38,6 +39,9 @@ cdef extern from "s2n_api.h" nogil:
         int (*s2n_config_set_max_blinding_delay)(s2n_config *config, uint32_t seconds) noexcept nogil
         int (*s2n_config_set_max_cert_chain_depth)(s2n_config *config, uint16_t depth) noexcept nogil
         int (*s2n_config_set_cert_authorities_from_trust_store)(s2n_config *config) noexcept nogil
+        int (*s2n_config_set_crl_lookup_cb)(
+            s2n_config *config, s2n_crl_lookup_fn *callback, void *context) noexcept nogil
+        int (*s2n_config_disable_x509_verification)(s2n_config *config) noexcept nogil
         int (*s2n_config_append_protocol_preference)(
             s2n_config *config, const uint8_t *protocol, uint8_t length) noexcept nogil
         s2n_cert_chain_and_key *(*s2n_cert_chain_and_key_new)() noexcept nogil
@@ -50,6 +54,7 @@ cdef extern from "s2n_api.h" nogil:
         int (*s2n_connection_free)(s2n_connection *connection) noexcept nogil
         int (*s2n_connection_wipe)(s2n_connection *connection) noexcept nogil
         int (*s2n_connection_set_config)(s2n_connection *connection, s2n_config *config) noexcept nogil
+        int (*s2n_connection_get_config)(s2n_connection *connection, s2n_config **config) noexcept nogil
         int (*s2n_connection_set_blinding)(s2n_connection *connection, int blinding) noexcept nogil
         int (*s2n_connection_set_verify_host_callback)(
             s2n_connection *connection, void *callback, void *data) noexcept nogil
