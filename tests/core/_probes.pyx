@@ -102,6 +102,7 @@ from lbcore.parts.slab cimport slab_find, slab_fini, slab_give, slab_init, slab_
 from lbcore.parts.sockets cimport (
     socket_error,
     socket_is_connected,
+    socket_is_paced,
     socket_keep_alive,
     socket_tune,
     socket_unacknowledged,
@@ -1187,6 +1188,10 @@ def will_reset(int fd):
 
 def unacknowledged(int fd):
     return socket_unacknowledged(fd)
+
+
+def is_paced(int fd):
+    return bool(socket_is_paced(fd))
 
 
 def pending_error(int fd):

@@ -76,6 +76,22 @@ class TestOptions:
         assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
         assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
+    @pytest.mark.parametrize(("congestion", "paced"), [("cubic", False), ("reno", False), ("bbr", True)])
+    def test_whether_bytes_are_let_out_by_timers(
+        self, probes: ModuleType, pair: Pair, congestion: str, paced: bool
+    ) -> None:
+        near, _ = pair
+        try:
+            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+        except (FileNotFoundError, PermissionError):
+            pytest.skip(f"this kernel has no {congestion}")
+        assert probes.is_paced(near.fileno()) is paced
+
+    def test_what_is_no_tcp_is_not_paced(self, probes: ModuleType) -> None:
+        near, far = socket.socketpair()
+        with near, far:
+            assert not probes.is_paced(near.fileno())
+
     def test_a_reset_and_the_error_it_leaves(self, probes: ModuleType, pair: Pair) -> None:
         near, far = pair
         assert probes.pending_error(far.fileno()) == 0

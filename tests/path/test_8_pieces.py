@@ -1,4 +1,5 @@
-"""Stage 8, forward: a batch goes out in pieces of two records, and nobody can tell where one began."""
+"""Stage 8, forward: a batch goes out whole or, where the kernel paces, in pieces of two records, and nobody
+can tell where one began. Which of the two is the congestion control's doing on the machine that runs this."""
 
 from __future__ import annotations
 

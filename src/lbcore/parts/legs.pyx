@@ -9,9 +9,9 @@ in one. So there may be BARREN_MAX bytes of them in a row, some 150 key updates,
 more: nobody who sends data comes near, and what one wake-up spends on them is bounded. BoringSSL draws the
 line at 32 updates (kMaxKeyUpdates), as OpenSSL once did, and does today for empty records.
 
-A batch goes out in pieces of two records, each sent before the next one is encrypted: the peer works on the
-first ones meanwhile, and the kernel is not handed more at once than it lets out under pacing. Against one
-send for the whole batch that saves a fifth of a transfer (bench/NOTES.md).
+A batch goes out in one send, which wakes the peer least often: against pieces of two records that saves a
+twentieth to a tenth of a transfer. Under BBR, which lets bytes out by timers, it is the other way round:
+pieces, each sent before the next one is encrypted, save a fifth (bench/NOTES.md).
 """
 
 from libc.stdint cimport uint8_t, uint32_t
@@ -24,6 +24,7 @@ from lbcore.structs cimport (
     LEG_ENDED,
     LEG_GARBLED,
     LEG_NOTIFIED,
+    LEG_PIECEMEAL,
     LEG_WRITABLE,
     SCRATCH_BYTES,
 )
@@ -87,10 +88,11 @@ cdef int leg_broken(worker_t *worker, leg_t *leg) noexcept nogil:
 
 
 cdef int leg_put_payload(worker_t *worker, leg_t *leg, const uint8_t *data, size_t length) noexcept nogil:
+    cdef size_t piece_max = <size_t>PIECE_MAX if leg.flags & LEG_PIECEMEAL else length
     cdef size_t piece
     cdef int problem = 0
     while length > 0 and problem == 0:
-        piece = length if length < <size_t>PIECE_MAX else <size_t>PIECE_MAX
+        piece = length if length < piece_max else piece_max
         if leg.tls != NULL:
             problem = leg_encrypt(worker, leg, data, piece)
         else:

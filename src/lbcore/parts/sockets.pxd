@@ -7,6 +7,8 @@ cdef int socket_tune(int fd) noexcept nogil
 # The same; 0 seconds: no keep-alive.
 cdef int socket_keep_alive(int fd, uint32_t keepalive_s) noexcept nogil
 cdef bint socket_is_connected(int fd) noexcept nogil
+# Whether its congestion control lets bytes out by timers.
+cdef bint socket_is_paced(int fd) noexcept nogil
 # The next close sends RST and forgets what is unsent.
 cdef void socket_will_reset(int fd) noexcept nogil
 # Bytes the peer has not acknowledged.

@@ -12,6 +12,7 @@ from lbcore.sys.linux cimport (
     SO_KEEPALIVE,
     SO_LINGER,
     SOL_SOCKET,
+    TCP_CONGESTION,
     TCP_KEEPIDLE,
     TCP_KEEPINTVL,
     TCP_NODELAY,
@@ -21,6 +22,7 @@ from lbcore.sys.linux cimport (
     getsockopt,
     ioctl,
     linger,
+    memcmp,
     poll,
     pollfd,
     setsockopt,
@@ -66,6 +68,13 @@ cdef bint socket_is_connected(int fd) noexcept nogil:
     cdef sockaddr_in6 peer
     cdef socklen_t length = sizeof(peer)
     return getpeername(fd, <sockaddr *>&peer, &length) == 0
+
+
+cdef bint socket_is_paced(int fd) noexcept nogil:
+    """BBR, of whatever version, is the one in Linux that does so."""
+    cdef char name[16]                   # TCP_CA_NAME_MAX
+    cdef socklen_t length = sizeof(name)
+    return getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0 and memcmp(name, b"bbr", 3) == 0
 
 
 cdef void socket_will_reset(int fd) noexcept nogil:

@@ -1,7 +1,7 @@
 """Moving one batch: decrypt, encrypt, copy or splice.
 
     TLS -> plain     recv, decrypt every record in it, send
-    plain -> TLS     recv, then encrypt and send, two records at a time (parts/legs.pyx)
+    plain -> TLS     recv, encrypt, send
     TLS -> TLS       both
     plain -> plain   recv and send while it is little; in bulk, splice through a borrowed pipe
 
@@ -22,6 +22,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from lbcore.parts.chunks cimport chunk_room, chunk_take
 from lbcore.parts.legs cimport leg_decrypt, leg_io, leg_put_payload
 from lbcore.parts.pipes cimport pipe_give, pipe_take
+from lbcore.parts.sockets cimport socket_is_paced
 from lbcore.structs cimport (
     BATCH_MAX,
     BATCH_MIN,
@@ -30,6 +31,7 @@ from lbcore.structs cimport (
     LEG_BULK,
     LEG_CLEAN,
     LEG_ENDED,
+    LEG_PIECEMEAL,
     LEG_READABLE,
     RECORD_MAX,
     chunk_t,
@@ -103,7 +105,7 @@ cdef int copy(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noex
         if source.tls == NULL:
             source.flags |= LEG_CLEAN
         return 0
-    adapt(source, <uint32_t>got, room)
+    adapt(source, target, <uint32_t>got, room)
     if source.tls != NULL:
         return decrypt(conn, worker, source, target, <size_t>got)
     conn.active_ns = worker.now_ns
@@ -118,12 +120,14 @@ cdef int broken(leg_t *leg) noexcept nogil:
     return errno
 
 
-cdef void adapt(leg_t *source, uint32_t got, uint32_t room) noexcept nogil:
+cdef void adapt(leg_t *source, leg_t *target, uint32_t got, uint32_t room) noexcept nogil:
     if got == room:
         if source.batch < BATCH_MAX:
             source.batch *= 2
-        if got >= BULK_MIN:
+        if got >= BULK_MIN and not source.flags & LEG_BULK:
             source.flags |= LEG_BULK
+            if socket_is_paced(target.fd):
+                target.flags |= LEG_PIECEMEAL
     elif got < source.batch // 4 and source.batch > BATCH_MIN:
         source.batch //= 2
 

@@ -121,7 +121,7 @@ cdef extern from "netinet/in.h" nogil:
     uint16_t htons(uint16_t value)
 
 cdef extern from "netinet/tcp.h" nogil:
-    int TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT
+    int TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT, TCP_CONGESTION
 
 cdef extern from "sys/socket.h" nogil:
     struct linger:
