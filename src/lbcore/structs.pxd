@@ -553,7 +553,7 @@ cdef struct wheel_t:             # hashed timer wheel; see parts/timers.pyx
 
 
 cdef struct chunk_pool_t:        # free chunks by size class
-    chunk_t *free[5]
+    chunk_t *free[6]
     uint32_t kept[5]
 
 
@@ -638,4 +638,5 @@ cdef enum:
     SCRATCH_BYTES = 147456       # a batch with what TLS adds, or with the part of a record from before
     LINGERING_MAX = 1024         # sockets per worker that wait for last words to be read; more close at once
     HELD_MAX = 16384             # early bytes of a client: with so many, no more is read
+    SPLICED_MAX = 229376         # what one direction holds in a pipe, while the other one holds nothing
     CONN_BYTES_MAX = 196608      # what both directions may hold; with what TLS adds, under 256 KiB

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 KIB = 1024
-LARGEST = 147_456
+BATCH = 147_456
+LARGEST = 229_376  # as much as a pipe may hold
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,9 @@ LARGEST = 147_456
         (9 * KIB, 9 * KIB),
         (9 * KIB + 1, 18 * KIB),
         (37 * KIB, 72 * KIB),
-        (72 * KIB + 1, LARGEST),
+        (72 * KIB + 1, BATCH),
+        (BATCH, BATCH),
+        (BATCH + 1, LARGEST),
         (LARGEST, LARGEST),
     ],
 )
@@ -36,7 +39,7 @@ def test_more_than_the_largest_class_is_refused_and_nothing_is_lost(probes: Modu
     assert outbox.content() == b"kept"
 
 
-@pytest.mark.parametrize("length", [1, 10 * KIB, 20 * KIB, 40 * KIB, 80 * KIB, LARGEST])
+@pytest.mark.parametrize("length", [1, 10 * KIB, 20 * KIB, 40 * KIB, 80 * KIB, BATCH])
 def test_the_rooms_of_two_directions_stay_under_the_bound(probes: ModuleType, length: int) -> None:
     """A direction reads what the other one's chunk leaves of 192 KiB, at most 128 KiB; decrypting can add
     the part of a record that came before, encrypting less."""
@@ -46,6 +49,13 @@ def test_the_rooms_of_two_directions_stay_under_the_bound(probes: ModuleType, le
     assert read >= 48 * KIB  # the other direction goes on
     assert other.append(b"x" * (read + 16 * KIB))
     assert one.room + other.room <= 216 * KIB
+
+
+def test_what_was_in_a_pipe_leaves_room_for_a_smallest_batch(probes: ModuleType) -> None:
+    one, other = probes.Outbox(), probes.Outbox()
+    assert one.append(b"x" * (BATCH + 1))
+    assert other.append(b"x" * 16 * KIB)
+    assert one.room + other.room < 256 * KIB
 
 
 def test_nothing_appended_costs_no_chunk(probes: ModuleType) -> None:

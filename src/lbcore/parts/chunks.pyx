@@ -1,24 +1,26 @@
 """Buffers for what a peer is too slow to take.
 
-Five size classes, each half of the next one, the largest with room for a full batch and what TLS adds
-to it: so the rooms of two directions that share CONN_BYTES_MAX stay under 256 KiB. A few free ones of each
-are kept, so that a slow reader does not cost an allocation per wake-up, and so few that a crowd of slow
+Five size classes, each half of the next one, with room in the largest for a full batch and what TLS adds
+to it: so the rooms of two directions that share CONN_BYTES_MAX stay under 256 KiB. A sixth has room for what
+was in a pipe. A few free ones of each are kept, so that a slow reader does not cost an allocation per wake-up, and so few that a crowd of slow
 readers that left does not stay in memory. One thread: the worker that owns the pool.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
-from lbcore.structs cimport SCRATCH_BYTES
+from lbcore.structs cimport SCRATCH_BYTES, SPLICED_MAX
 from lbcore.sys.linux cimport memcpy, memmove
 
 cdef enum:
-    CLASSES = 5
+    CLASSES = 6
     KEPT_MAX = 16                # per class
 
 cdef uint32_t class_room(int size_class) noexcept nogil:
-    """9, 18, 36, 72 and 144 KiB."""
-    return <uint32_t>SCRATCH_BYTES >> (CLASSES - 1 - size_class)
+    """9, 18, 36, 72 and 144 KiB; 224 KiB."""
+    if size_class == CLASSES - 1:
+        return SPLICED_MAX
+    return <uint32_t>SCRATCH_BYTES >> (CLASSES - 2 - size_class)
 
 
 cdef uint32_t chunk_room(size_t length) noexcept nogil:

@@ -8,8 +8,8 @@
 The batch starts at 16 KiB and doubles while reads fill it, so a chat costs little cache and a transfer
 few system calls. An end of the stream that comes with the bytes is noted, not acted upon: forward does.
 
-What a direction holds, in a chunk or in a pipe, leaves the other one the rest of CONN_BYTES_MAX; chunks
-count with their whole room. So a connection stays under 256 KiB whatever its peers do.
+What a direction holds, in a chunk or in a pipe, leaves the other one the rest of CONN_BYTES_MAX, or a smallest
+batch; chunks count with their whole room. So a connection stays under 256 KiB whatever its peers do.
 
 Splice: EAGAIN from the socket side means "socket empty" or "pipe full by slots" (a pipe has a slot per
 page, and some 23 kB of small segments fill it), so the pipe's own byte count decides what to do, and a
@@ -34,6 +34,8 @@ from lbcore.structs cimport (
     LEG_PIECEMEAL,
     LEG_READABLE,
     RECORD_MAX,
+    SCRATCH_BYTES,
+    SPLICED_MAX,
     chunk_t,
     pipe_t,
 )
@@ -65,16 +67,20 @@ cdef int move_bytes(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target
 
 
 cdef uint32_t room_of(leg_t *source, leg_t *target) noexcept nogil:
-    """How much this direction may hold: a full batch, within what the other one leaves it. That has a
-    chunk of at most SCRATCH_BYTES, or a pipe whose bytes may go to one: three smallest batches are left."""
-    cdef uint32_t left = CONN_BYTES_MAX
-    cdef uint32_t most = BATCH_MAX
+    """How much this direction may hold: a full batch or a full pipe, within what the other one leaves it, which
+    is a smallest batch or more. That has a chunk, or a pipe whose bytes may go to one."""
+    cdef uint32_t most = SPLICED_MAX if source.pipe != NULL else BATCH_MAX
+    cdef uint32_t left
+    cdef uint32_t other = 0
     if source.out != NULL:
-        left -= source.out.room
+        other = source.out.room
     elif target.pipe != NULL:
-        left -= chunk_room(target.pipe.length)
+        other = chunk_room(target.pipe.length)
     if source.tls != NULL and target.tls != NULL:
         most -= RECORD_MAX               # the part of a record from before comes with it
+    if other == 0:
+        return most
+    left = CONN_BYTES_MAX - other if other <= <uint32_t>SCRATCH_BYTES else BATCH_MIN
     return left if left < most else most
 
 
