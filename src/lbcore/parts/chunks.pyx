@@ -2,8 +2,9 @@
 
 Five size classes, each half of the next one, with room in the largest for a full batch and what TLS adds
 to it: so the rooms of two directions that share CONN_BYTES_MAX stay under 256 KiB. A sixth has room for what
-was in a pipe. A few free ones of each are kept, so that a slow reader does not cost an allocation per wake-up, and so few that a crowd of slow
-readers that left does not stay in memory. One thread: the worker that owns the pool.
+was in a pipe. A few free ones of each are kept, so that a slow reader does not cost an allocation per
+wake-up, and so few that a crowd of slow readers that left does not stay in memory. One thread: the worker
+that owns the pool.
 """
 
 from libc.stdint cimport uint8_t, uint32_t

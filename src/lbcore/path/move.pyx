@@ -8,8 +8,8 @@
 The batch starts at 16 KiB and doubles while reads fill it, so a chat costs little cache and a transfer
 few system calls. An end of the stream that comes with the bytes is noted, not acted upon: forward does.
 
-What a direction holds, in a chunk or in a pipe, leaves the other one the rest of CONN_BYTES_MAX, or a smallest
-batch; chunks count with their whole room. So a connection stays under 256 KiB whatever its peers do.
+What a direction holds, in a chunk or in a pipe, leaves the other one the rest of CONN_BYTES_MAX, or a
+smallest batch; chunks count with their whole room. So a connection stays under 256 KiB whatever its peers do.
 
 Splice: EAGAIN from the socket side means "socket empty" or "pipe full by slots" (a pipe has a slot per
 page, and some 23 kB of small segments fill it), so the pipe's own byte count decides what to do, and a
@@ -67,8 +67,8 @@ cdef int move_bytes(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target
 
 
 cdef uint32_t room_of(leg_t *source, leg_t *target) noexcept nogil:
-    """How much this direction may hold: a full batch or a full pipe, within what the other one leaves it, which
-    is a smallest batch or more. That has a chunk, or a pipe whose bytes may go to one."""
+    """How much this direction may hold: a full batch or a full pipe, within what the other one leaves it,
+    which is a smallest batch or more. That has a chunk, or a pipe whose bytes may go to one."""
     cdef uint32_t most = SPLICED_MAX if source.pipe != NULL else BATCH_MAX
     cdef uint32_t left
     cdef uint32_t other = 0
