@@ -72,7 +72,9 @@ def _checked(
 
     try:
         crl = x509.load_pem_x509_crl(block)
-        ours = crl.issuer == ca.subject and crl.is_signature_valid(ca.public_key())  # type: ignore[arg-type]
+        ours = crl.issuer == ca.subject and crl.is_signature_valid(
+            ca.public_key()  # type: ignore[arg-type]  # a kind that cannot sign raises
+        )
         partial = any(extension.critical for extension in crl.extensions)
         starts, end = crl.last_update_utc, crl.next_update_utc
     except Exception as error:  # of the many kinds a parser has for what a stranger wrote

@@ -552,9 +552,13 @@ cdef struct wheel_t:             # hashed timer wheel; see parts/timers.pyx
     uint32_t armed
 
 
+cdef enum:
+    CHUNK_CLASSES = 6
+
+
 cdef struct chunk_pool_t:        # free chunks by size class
-    chunk_t *free[6]
-    uint32_t kept[5]
+    chunk_t *free[CHUNK_CLASSES]
+    uint32_t kept[CHUNK_CLASSES]
 
 
 cdef struct slab_t:
@@ -634,9 +638,9 @@ cdef struct worker_t:            # one thread; its own but for the fields marked
 cdef enum:
     RECORD_MAX = 16384           # payload of a TLS record: RFC 8446, 5.1
     BATCH_MIN = 16384
-    BATCH_MAX = 131072           # what one direction reads at once, and holds
+    BATCH_MAX = 131072           # what one direction reads at once, and holds without a pipe
     SCRATCH_BYTES = 147456       # a batch with what TLS adds, or with the part of a record from before
     LINGERING_MAX = 1024         # sockets per worker that wait for last words to be read; more close at once
     HELD_MAX = 16384             # early bytes of a client: with so many, no more is read
     SPLICED_MAX = 229376         # what one direction holds in a pipe, while the other one holds nothing
-    CONN_BYTES_MAX = 196608      # what both directions may hold; with what TLS adds, under 256 KiB
+    CONN_BYTES_MAX = 196608      # what both may hold that hold something; how that adds up: path/move.pyx

@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode
+from contextlib import suppress
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -13,7 +14,7 @@ from lbcore.parts.der cimport der_validity
 from lbcore.parts.networks cimport networks_new, networks_set
 from lbcore.parts.policy cimport policy_add, policy_allow, policy_new
 from lbcore.parts.revoked cimport revoked_new, revoked_set
-from lbcore.structs cimport revoked_t
+from lbcore.structs cimport revoked_t, validity_t
 from lbcore.sys.atomics cimport counter_next, counter_t
 from lbcore.tls.engine cimport tls_material_t
 
@@ -57,7 +58,7 @@ cdef tls_generation_t *make_tls(const tls_engine_t *engine, object settings) exc
     cdef bytes key = read_pem(settings.key)
     cdef bytes client_ca = read_pem(settings.client_ca)
     cdef list alpn = [name.encode() for name in settings.alpn]   # ServerTLS has checked them
-    if client_ca.count(b"-----BEGIN CERTIFICATE-----") != 1:
+    if client_ca.count(b"-BEGIN CERTIFICATE-") != 1:
         raise ValueError("client_ca: exactly one certificate, that of the CA that issues client certificates")
     for label, text in (("cert", cert), ("key", key), ("client_ca", client_ca)):
         check_pem(label, text)
@@ -92,8 +93,12 @@ cdef set_ca_validity(tls_generation_t *generation, bytes pem):
     """What cannot be read stays unknown: then each certificate is verified in full each time. Whether it is
     a certificate at all is for the engine to say."""
     body = PEM_CERTIFICATE.search(pem)
-    cdef bytes der = b64decode(body[1]) if body else b""
-    der_validity(der, len(der), &generation.ca_validity)
+    cdef bytes der = b""
+    cdef validity_t validity
+    with suppress(ValueError):
+        der = b64decode(body[1]) if body else b""
+    if der_validity(der, len(der), &validity):
+        generation.ca_validity = validity
 
 
 cdef tls_generation_t *make_client_tls(const tls_engine_t *engine, object settings) except NULL:

@@ -62,7 +62,7 @@ from lbcore.parts.health cimport (
     health_set,
     health_was_reset,
 )
-from lbcore.parts.legs cimport leg_drop, leg_flush
+from lbcore.parts.legs cimport leg_drop, leg_flush, leg_put_payload
 from lbcore.parts.bandwidth cimport bandwidth_reserve, bandwidth_return
 from lbcore.parts.limiter cimport (
     LIMIT_NONE,
@@ -114,6 +114,7 @@ from lbcore.parts.verdicts cimport verdict_hash, verdicts_clear, verdicts_find, 
 from lbcore.path.move cimport move_bytes, move_out_of_pipe
 from lbcore.structs cimport (
     LEG_HUNG_UP,
+    LEG_PIECEMEAL,
     SCRATCH_BYTES,
     TIMER_NONE,
     app_t,
@@ -1091,6 +1092,14 @@ cdef class Mover:
         if problem != 0:
             raise OSError(problem, "move")
 
+    def give(self, bytes data not None, *, bint piecemeal):
+        """To the upstream, as if the client had sent it."""
+        if piecemeal:
+            self.conn.upstream.flags |= LEG_PIECEMEAL
+        cdef int problem = leg_put_payload(self.worker, &self.conn.upstream, data, len(data))
+        if problem != 0:
+            raise OSError(problem, "give")
+
     def quiet(self):
         """Nothing has moved for a while."""
         if (
@@ -1098,6 +1107,11 @@ cdef class Mover:
             or move_out_of_pipe(self.worker, &self.conn.upstream, &self.conn.client) != 0
         ):
             raise OSError("quiet")
+
+    @property
+    def piecemeal(self):
+        """Whether (the client, the upstream) is sent little at once."""
+        return bool(self.conn.client.flags & LEG_PIECEMEAL), bool(self.conn.upstream.flags & LEG_PIECEMEAL)
 
     @property
     def pipes_out(self):

@@ -68,10 +68,17 @@ def test_an_emptied_chunk_is_reused(probes: ModuleType) -> None:
     outbox = probes.Outbox()
     outbox.append(b"x" * 100)
     outbox.sent(100)
-    assert outbox.kept == [1, 0, 0, 0, 0]
+    assert outbox.kept == [1, 0, 0, 0, 0, 0]
     outbox.append(b"y")
-    assert outbox.kept == [0, 0, 0, 0, 0]
+    assert outbox.kept == [0, 0, 0, 0, 0, 0]
     assert outbox.content() == b"y"
+
+
+def test_the_largest_are_kept_and_counted_as_well(probes: ModuleType) -> None:
+    outbox = probes.Outbox()
+    outbox.append(b"x" * LARGEST)
+    outbox.sent(LARGEST)
+    assert outbox.kept == [0, 0, 0, 0, 0, 1]
 
 
 def test_growing_gives_the_smaller_chunk_back(probes: ModuleType) -> None:
@@ -79,8 +86,17 @@ def test_growing_gives_the_smaller_chunk_back(probes: ModuleType) -> None:
     outbox.append(b"a" * 9 * KIB)
     outbox.append(b"b")
     assert outbox.room == 18 * KIB
-    assert outbox.kept == [1, 0, 0, 0, 0]
+    assert outbox.kept == [1, 0, 0, 0, 0, 0]
     assert outbox.content() == b"a" * 9 * KIB + b"b"
+
+
+def test_of_the_largest_few_are_kept_too(probes: ModuleType) -> None:
+    outbox = probes.Outbox()
+    outbox.append(b"x" * LARGEST)
+    outbox.sent(LARGEST)
+    assert outbox.kept == [0, 0, 0, 0, 0, 1]
+    outbox.append(b"y" * LARGEST)
+    assert outbox.kept == [0, 0, 0, 0, 0, 0]
 
 
 def test_the_room_in_front_is_used_before_a_larger_chunk(probes: ModuleType) -> None:

@@ -100,7 +100,8 @@ def test_both_directions_stalled(between: Between) -> None:
 
 
 def test_a_stalled_direction_leaves_room_for_the_other(between: Between) -> None:
-    assert stall(between, True) > 64 * KIB
+    alone = stall(between, True)
+    assert alone > (160 * KIB if between.mover.pipes_out else 64 * KIB), "a pipe may hold more than a batch"
     between.upstream.push()
     sent = between.upstream.sent
     while len(between.client.received) < sent:
@@ -115,6 +116,48 @@ def test_quiet_directions_keep_no_pipe(between: Between) -> None:
     between.mover.quiet()
     assert between.mover.pipes_out == 0
     assert 64 * KIB < between.mover.held < BOUND
+
+
+def test_what_goes_from_a_pipe_to_a_chunk_fits_beside_the_other_chunk(between: Between) -> None:
+    """A chunk may have more room than the pipe held, and the other direction's has more than it needs."""
+    while not 18 * KIB < between.mover.held < 37 * KIB:
+        part = between.upstream.data[between.upstream.sent :][: 30 * KIB]
+        between.upstream.sent += between.upstream.sock.send(part)
+        between.mover.move(up=False)
+        while 0 < between.mover.held <= 19 * KIB:
+            between.client.read(KIB)
+            between.mover.move(up=False)
+    stall(between, True)
+    between.mover.quiet()
+    assert 128 * KIB < between.mover.held < BOUND
+
+
+@pytest.mark.parametrize(("congestion", "paced"), [("cubic", False), ("bbr", True)])
+def test_who_is_sent_little_at_once(between: Between, congestion: str, paced: bool) -> None:
+    try:
+        between.near_upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+    except (FileNotFoundError, PermissionError):
+        pytest.skip(f"this kernel has no {congestion}")
+    assert between.mover.piecemeal == (False, False)
+    stall(between, True)
+    assert between.mover.piecemeal == (False, paced)
+
+
+@pytest.mark.parametrize(
+    ("piecemeal", "sizes"), [(False, [100 * KIB]), (True, [32 * KIB, 32 * KIB, 32 * KIB, 4 * KIB])]
+)
+def test_what_little_at_once_is(probes: ModuleType, piecemeal: bool, sizes: list[int]) -> None:
+    """By a socket that keeps apart what was sent apart."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    data = Random(1).randbytes(100 * KIB)
+    with near, far:
+        near.setblocking(False)
+        far.setblocking(False)
+        mover = probes.Mover(-1, near.fileno(), pipes_max=0)
+        mover.give(data, piecemeal=piecemeal)
+        packets = [far.recv(len(data)) for _ in sizes]
+    assert [len(packet) for packet in packets] == sizes
+    assert b"".join(packets) == data
 
 
 @pytest.mark.parametrize("seed", range(10))

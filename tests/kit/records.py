@@ -234,6 +234,41 @@ class RecordClient:
         self.close()
 
 
+class LastFlight:
+    """What completes a client's handshake, taken apart, to be sent in other records.
+
+    Args:
+        client: one that has not shaken hands.
+        log: the key log of its context.
+
+    Attributes:
+        messages: Certificate, CertificateVerify and Finished.
+    """
+
+    def __init__(self, client: TlsClient, log: Path) -> None:
+        flight = client.last_flight()
+        suite = client.tls.cipher()
+        assert suite is not None
+        secret = _secrets(log)["CLIENT_HANDSHAKE_TRAFFIC_SECRET"]
+        self._keys = _Keys(suite[0], secret)
+        opening = _Keys(suite[0], secret)
+        text = b""
+        while flight:
+            end = 5 + int.from_bytes(flight[3:5])
+            if flight[0] == DATA:
+                text += opening.open(flight[:5], flight[5:end])[1]
+            flight = flight[end:]
+        self.messages: list[bytes] = []
+        while text:
+            end = 4 + int.from_bytes(text[1:4])
+            self.messages.append(text[:end])
+            text = text[end:]
+
+    def seal(self, *contents: bytes) -> bytes:
+        """A record for each, not sent."""
+        return b"".join(self._keys.seal(content, HANDSHAKE, 0) for content in contents)
+
+
 def _secrets(log: Path) -> dict[str, bytes]:
     """By label, from a key log (RFC 9850)."""
     lines = [line.split() for line in log.read_text().splitlines() if not line.startswith("#")]

@@ -22,6 +22,7 @@ from kit.balancer import Balancer
 from kit.clients import TlsClient, client_context, connect, outcome
 from kit.fixtures import MakeBalancer
 from kit.pki import Authority, Identity, Pki
+from kit.records import LastFlight
 from kit.sockets import End
 from kit.upstreams import Upstream
 from kit.waiting import wait_until
@@ -115,6 +116,80 @@ def test_a_new_policy_between_its_certificate_and_its_proof(lb: Balancer, pki: P
         client.sock.sendall(flight[at:])
         client.echo(b"x")
     assert len(lb.policy.asked) == 2
+
+
+Shape = Callable[[bytes, bytes, bytes], list[bytes]]
+
+
+def in_sevens(*messages: bytes) -> list[bytes]:
+    flight = b"".join(messages)
+    return [flight[at : at + 7] for at in range(0, len(flight), 7)]
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    "shape",
+    [lambda *messages: [b"".join(messages)], in_sevens],
+    ids=["all in one record", "seven bytes a record"],
+)
+def test_its_proof_may_come_with_it_or_in_pieces(
+    lb: Balancer, pki: Pki, tmp_path: Path, shape: Shape, known: bool
+) -> None:
+    if known:
+        seen(lb, pki.alice)
+    with shaped(lb, pki, tmp_path, shape) as client:
+        client.echo(b"x")
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda shown, proof, end: [shown, shown, proof, end],
+        lambda shown, proof, end: [shown + shown + proof + end],
+        lambda shown, proof, end: [shown, end],
+        lambda shown, proof, end: [proof, shown, end],
+        lambda shown, proof, end: [end],
+    ],
+    ids=["shown twice", "twice in one record", "no proof", "proof first", "nothing shown"],
+)
+def test_no_other_order_lets_in(lb: Balancer, pki: Pki, tmp_path: Path, shape: Shape, known: bool) -> None:
+    if known:
+        seen(lb, pki.alice)
+    with shaped(lb, pki, tmp_path, shape) as client:
+        data, ended = client.receive_to_end()
+        assert (data, ended is End.CLOSE_NOTIFY) == (b"", False)
+    assert lb.records.wait(event="conn.deny")[-1].reason == "handshake_failed"
+
+
+def shaped(lb: Balancer, pki: Pki, tmp_path: Path, shape: Shape) -> TlsClient:
+    """A client whose last flight has been sent in these records."""
+    context = client_context(pki, pki.alice)
+    context.keylog_filename = str(tmp_path / "keys")
+    client = TlsClient(lb.port, context)
+    flight = LastFlight(client, tmp_path / "keys")
+    shown, proof, end = flight.messages
+    client.sock.sendall(flight.seal(*shape(shown, proof, end)))
+    return client
+
+
+def test_a_ca_whose_text_is_damaged_is_the_engines_to_refuse(lb: Balancer, pki: Pki) -> None:
+    text = pki.ca.cert.read_bytes()
+    begin, _, rest = text.partition(b"\n")
+    for ca in (begin + b"\nA\n" + text.splitlines()[-1] + b"\n", begin + b"\n" + rest[1:]):
+        with pytest.raises(ValueError, match="tls: "):
+            listen(lb, pki, ca)
+
+
+def test_a_second_ca_is_seen_whatever_dashes_it_has(lb: Balancer, pki: Pki) -> None:
+    text = pki.ca.cert.read_bytes()
+    with pytest.raises(ValueError, match="exactly one certificate"):
+        listen(lb, pki, text + text.replace(b"-----", b"--"))
+
+
+def listen(lb: Balancer, pki: Pki, ca: bytes) -> None:
+    tls = lbcore.ServerTLS(cert=pki.server.cert, key=pki.server.key, client_ca=ca)
+    lb.engine.listen(lb.app, "127.0.0.1:0", tls=tls, authorize=lb.policy)
 
 
 def end_of_record(flight: bytes, start: int) -> int:

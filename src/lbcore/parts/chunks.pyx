@@ -10,25 +10,24 @@ that owns the pool.
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
-from lbcore.structs cimport SCRATCH_BYTES, SPLICED_MAX
+from lbcore.structs cimport CHUNK_CLASSES, SCRATCH_BYTES, SPLICED_MAX
 from lbcore.sys.linux cimport memcpy, memmove
 
 cdef enum:
-    CLASSES = 6
     KEPT_MAX = 16                # per class
 
 cdef uint32_t class_room(int size_class) noexcept nogil:
     """9, 18, 36, 72 and 144 KiB; 224 KiB."""
-    if size_class == CLASSES - 1:
+    if size_class == CHUNK_CLASSES - 1:
         return SPLICED_MAX
-    return <uint32_t>SCRATCH_BYTES >> (CLASSES - 2 - size_class)
+    return <uint32_t>SCRATCH_BYTES >> (CHUNK_CLASSES - 2 - size_class)
 
 
 cdef uint32_t chunk_room(size_t length) noexcept nogil:
     cdef int size_class
     if length == 0:
         return 0
-    for size_class in range(CLASSES):
+    for size_class in range(CHUNK_CLASSES):
         if length <= class_room(size_class):
             return class_room(size_class)
     return 0
@@ -37,7 +36,7 @@ cdef uint32_t chunk_room(size_t length) noexcept nogil:
 cdef chunk_t *chunk_take(chunk_pool_t *pool, size_t length) noexcept nogil:
     cdef int size_class
     cdef chunk_t *chunk
-    for size_class in range(CLASSES):
+    for size_class in range(CHUNK_CLASSES):
         if length <= class_room(size_class):
             break
     else:
@@ -71,7 +70,7 @@ cdef void chunk_give(chunk_pool_t *pool, chunk_t *chunk) noexcept nogil:
 cdef void chunk_pool_fini(chunk_pool_t *pool) noexcept nogil:
     cdef int size_class
     cdef chunk_t *chunk
-    for size_class in range(CLASSES):
+    for size_class in range(CHUNK_CLASSES):
         while pool.free[size_class] != NULL:
             chunk = pool.free[size_class]
             pool.free[size_class] = chunk.next

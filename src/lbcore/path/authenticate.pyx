@@ -1,9 +1,10 @@
 """Stage 3, authenticate: from a finished handshake to a serial number.
 
-The TLS library has verified signature, dates and the client's possession of the key. Left to judge, on
-the first sight of a certificate: that the verified chain is the leaf and the configured CA and nothing
-between (a sub-CA could mint the same serial), that its purpose is client authentication, and that its
-key is not too weak. A certificate whose verdict is cached under the same TLS generation passed all that.
+The TLS library has verified signature, dates and the client's possession of the key; of a certificate that
+is known the last only, and `verified` in path/handshake.pyx looked at its dates. Left to judge, on the first
+sight of a certificate: that the verified chain is the leaf and the configured CA and nothing between (a
+sub-CA could mint the same serial), that its purpose is client authentication, and that its key is not too
+weak. A certificate whose verdict is cached under the same TLS generation passed all that.
 Whether the CA has revoked it is looked up every time: the lists may have ended meanwhile.
 """
 

@@ -151,7 +151,8 @@ cdef reason_t judge(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept n
 
 cdef bint verified(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil:
     """A verdict is cached for no certificate that did not finish a handshake under this TLS generation. Since
-    then only time has passed, for it and for its CA."""
+    then only time has passed, for it and for its CA. The verdict may be gone when the handshake is over:
+    authenticate looks for it itself."""
     cdef conn_t *conn = <conn_t *>io.judged
     cdef worker_t *worker = <worker_t *>io.judging
     cdef uint64_t now_ns = wall_ns()

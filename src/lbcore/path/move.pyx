@@ -9,7 +9,9 @@ The batch starts at 16 KiB and doubles while reads fill it, so a chat costs litt
 few system calls. An end of the stream that comes with the bytes is noted, not acted upon: forward does.
 
 What a direction holds, in a chunk or in a pipe, leaves the other one the rest of CONN_BYTES_MAX, or a
-smallest batch; chunks count with their whole room. So a connection stays under 256 KiB whatever its peers do.
+smallest batch; chunks count with their whole room. So a connection stays under 256 KiB whatever its peers
+do: beside a chunk of 144 KiB the other one reads 48, and has a chunk of 72; beside 224 KiB from a pipe it
+reads 16, and has one of 18.
 
 Splice: EAGAIN from the socket side means "socket empty" or "pipe full by slots" (a pipe has a slot per
 page, and some 23 kB of small segments fill it), so the pipe's own byte count decides what to do, and a
@@ -67,9 +69,10 @@ cdef int move_bytes(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target
 
 
 cdef uint32_t room_of(leg_t *source, leg_t *target) noexcept nogil:
-    """How much this direction may hold: a full batch or a full pipe, within what the other one leaves it,
-    which is a smallest batch or more. That has a chunk, or a pipe whose bytes may go to one."""
-    cdef uint32_t most = SPLICED_MAX if source.pipe != NULL else BATCH_MAX
+    """How much this direction may hold: a full pipe while the other one holds nothing; else a batch within
+    what that leaves, which is a smallest batch or more. The other one holds a chunk, or a pipe whose bytes
+    may go to one."""
+    cdef uint32_t most = BATCH_MAX
     cdef uint32_t left
     cdef uint32_t other = 0
     if source.out != NULL:
@@ -79,7 +82,7 @@ cdef uint32_t room_of(leg_t *source, leg_t *target) noexcept nogil:
     if source.tls != NULL and target.tls != NULL:
         most -= RECORD_MAX               # the part of a record from before comes with it
     if other == 0:
-        return most
+        return SPLICED_MAX if source.pipe != NULL else most
     left = CONN_BYTES_MAX - other if other <= <uint32_t>SCRATCH_BYTES else BATCH_MIN
     return left if left < most else most
 
@@ -130,6 +133,7 @@ cdef void adapt(leg_t *source, leg_t *target, uint32_t got, uint32_t room) noexc
     if got == room:
         if source.batch < BATCH_MAX:
             source.batch *= 2
+        # Not at every batch: what a socket paces with hardly ever changes. Splice needs no pieces.
         if got >= BULK_MIN and not source.flags & LEG_BULK:
             source.flags |= LEG_BULK
             if socket_is_paced(target.fd):

@@ -31,8 +31,9 @@ cdef struct tls_io_t:
     # An engine that can still tell the client why asks, before the handshake is over, whether the native
     # policy refuses this leaf. REASON_NONE is no promise: only the stages after the handshake let in.
     reason_t (*judge)(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil
-    # Whether this leaf, to the last byte, has passed the engine's verification under the same config before
-    # and is in date, as its CA is: then nothing of the chain is left to look at. An engine need not ask.
+    # Server side. Whether this leaf, to the last byte, has passed the engine's verification under the same
+    # config before and is in date, as its CA is: then nothing of the chain is left to look at. The client's
+    # key still is. An engine need not ask.
     bint (*verified)(tls_io_t *io, const uint8_t *leaf, size_t length) noexcept nogil
     void *judged                 # for both: the connection
     void *judging                # for both: its worker
@@ -125,7 +126,8 @@ cdef struct tls_engine_t:
 
     # Server side. The client's leaf after the handshake, or what it sent before it failed. False: none.
     bint (*peer)(void *connection, tls_peer_t *out_peer) noexcept nogil
-    # REASON_NONE when the verified chain is leaf + the configured CA and the leaf is fit for a client.
+    # REASON_NONE when the verified chain is leaf + the configured CA and the leaf is fit for a client; or was
+    # when it was seen before, and `verified` said so in this handshake.
     reason_t (*judge_peer)(void *connection, void *config) noexcept nogil
     const char *(*cipher)(void *connection) noexcept nogil
 

@@ -18,8 +18,6 @@ cdef extern from "openssl/ssl.h" nogil:
         pass
     ctypedef struct X509:
         pass
-    ctypedef struct X509_NAME:
-        pass
     ctypedef struct X509_STORE:
         pass
     ctypedef struct X509_STORE_CTX:
@@ -47,7 +45,6 @@ cdef extern from "openssl/ssl.h" nogil:
         SSL_MODE_ENABLE_PARTIAL_WRITE
         SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
         SSL_ERROR_WANT_READ
-        SSL_ERROR_WANT_WRITE
         SSL_ERROR_ZERO_RETURN
         SSL_TLSEXT_ERR_OK
         SSL_TLSEXT_ERR_NOACK
@@ -74,12 +71,10 @@ cdef extern from "openssl/ssl.h" nogil:
         X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
         X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE
         X509_V_ERR_CERT_UNTRUSTED
-        X509_V_ERR_INVALID_CA
         X509_V_ERR_EE_KEY_TOO_SMALL
         X509_V_ERR_CA_KEY_TOO_SMALL
         X509_V_ERR_CA_MD_TOO_WEAK
         X509_V_ERR_OUT_OF_MEM
-        X509_V_ERR_UNSPECIFIED
         BIO_CTRL_FLUSH
         BIO_TYPE_SOURCE_SINK
         ERR_LIB_SSL
@@ -163,10 +158,8 @@ cdef extern from "openssl/ssl.h" nogil:
     void EVP_PKEY_free(EVP_PKEY *key)
     int i2d_X509(X509 *certificate, unsigned char **out)
     void OPENSSL_free(void *memory)
-    X509 *X509_STORE_CTX_get_current_cert(const X509_STORE_CTX *context)
     X509 *X509_STORE_CTX_get0_cert(const X509_STORE_CTX *context)
     int X509_STORE_CTX_get_error_depth(const X509_STORE_CTX *context)
-    int X509_STORE_CTX_get_error(const X509_STORE_CTX *context)
     void X509_STORE_CTX_set_error(X509_STORE_CTX *context, int error)
     void *X509_STORE_CTX_get_ex_data(const X509_STORE_CTX *context, int index)
     x509_stack_t *X509_STORE_CTX_get0_chain(const X509_STORE_CTX *context)

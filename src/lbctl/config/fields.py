@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeGuard, cast
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 from pydantic.fields import FieldInfo
@@ -34,7 +34,7 @@ def _typed(info: ValidationInfo) -> bool:
     return not isinstance(info.context, Reading) or info.context.typed
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -54,7 +54,7 @@ def _quantity(
 
     def validate(value: object, info: ValidationInfo) -> float:
         if _is_number(value) and _typed(info):
-            return check(float(value))  # type: ignore[arg-type]  # _is_number
+            return check(float(value))
         if _is_number(value) or (isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value)):
             raise ValueError(bare.format(values.shorten(str(value))))
         return check(parse(_text(value)))
@@ -93,7 +93,7 @@ def _window(value: object, info: ValidationInfo) -> limit_values.Window:
         opens, period = value if len(value) == 2 else (None, None)
         if type(opens) is not int or not _is_number(period):
             raise ValueError("expected connections and seconds such as (20, 10.0)")
-        return limit_values.check_window(opens, float(period))  # type: ignore[arg-type]  # _is_number
+        return limit_values.check_window(opens, float(period))
     if _is_number(value) or (isinstance(value, str) and re.fullmatch(r"[0-9]+", value)):
         text = values.shorten(str(value))
         raise ValueError(f"'{text}' has no period; write {text}/10s for so many in any ten seconds")
@@ -258,9 +258,9 @@ def _name(value: object) -> str:
 def _share_of_accesses(value: object) -> float:
     if isinstance(value, Expanded | Override) and re.fullmatch(r"[01](\.[0-9]{1,17})?", value):
         value = float(value)
-    if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]  # _is_number
+    if not _is_number(value) or not 0 <= value <= 1:
         raise ValueError("expected a number from 0 to 1")
-    return float(value)  # type: ignore[arg-type]  # _is_number
+    return float(value)
 
 
 def _alpn(value: object) -> str:

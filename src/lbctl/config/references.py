@@ -25,8 +25,9 @@ def seconds(value: object, default: float) -> float | None:
     try:
         if isinstance(value, str):
             return parse_duration(value)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if number and 0 < value <= DURATION_MAX else None  # type: ignore[arg-type, operator]  # number
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return float(value) if 0 < value <= DURATION_MAX else None
     except ValueError:
         return None
 
