@@ -56,7 +56,7 @@ def foreign_ca(folder: Path, key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey)
     )
     folder.mkdir()
     (folder / "ca.pem").write_bytes(pem.encode_certificate(certificate))
-    files.create(folder / "ca.key", pem.encode_key(key), 0o600)  # type: ignore[arg-type]
+    files.create(folder / "ca.key", pem.encode_key(key), 0o600)  # type: ignore[arg-type]  # any kind
 
 
 # ---- the CA --------------------------------------------------------------------------------------

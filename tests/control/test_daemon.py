@@ -293,7 +293,7 @@ def test_names_on_certificates_are_only_text_on_a_terminal(
     try:
         with Daemon(tmp_path, config, stderr=terminal) as daemon:
             read_until(controller, seen, rb"ready      app=web listen=127.0.0.1:(\d+)")
-            port = int(re.search(rb"listen=127.0.0.1:(\d+)", seen)[1])  # type: ignore[index]
+            port = int(re.search(rb"listen=127.0.0.1:(\d+)", seen)[1])  # type: ignore[index]  # read until it is there
             for count, identity in enumerate(hostile, 1):
                 outcome(port, client_context(pki, identity))
                 read_until(controller, seen, rb"(?s)(DENIED .*?unknown_serial .*?\r\n.*?){%d}" % count)
@@ -552,7 +552,7 @@ def test_on_a_terminal_people_get_words(tmp_path: Path, pki: Pki, config: dict[s
     try:
         with Daemon(tmp_path, config, stderr=terminal) as daemon:
             read_until(controller, seen, rb"ready      app=web listen=127.0.0.1:(\d+) upstreams=1")
-            port = int(re.search(rb"listen=127.0.0.1:(\d+)", seen)[1])  # type: ignore[index]
+            port = int(re.search(rb"listen=127.0.0.1:(\d+)", seen)[1])  # type: ignore[index]  # read until it is there
             outcome(port, client_context(pki, pki.bob))
             read_until(controller, seen, rb"\d\d:\d\d:\d\d DENIED     web  127.0.0.1:\d+  CN=bob \(1002\)  ")
             read_until(controller, seen, rb'unknown_serial  id=\S+  fix: add "10:02" under clients\.NAME')

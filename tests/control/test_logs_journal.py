@@ -131,12 +131,12 @@ def test_a_failing_file_is_told_once_and_again_when_it_works(monkeypatch: pytest
     assert bench.file is not None
     bench.access.failure = OSError(28, "No space left on device")
     bench.journal.on_records([record()])
-    wait_until(lambda: bench.file.problem)  # type: ignore[union-attr]
+    wait_until(lambda: bench.file.problem)  # type: ignore[union-attr]  # asserted above
     bench.journal.tick()
     bench.journal.tick()
     bench.access.failure = None
     bench.journal.on_records([record()])
-    wait_until(lambda: bench.file.problem is None)  # type: ignore[union-attr]
+    wait_until(lambda: bench.file.problem is None)  # type: ignore[union-attr]  # asserted above
     bench.journal.tick()
     assert bench.journal.close()
     (failed,) = bench.stderr.entries("log.failed")

@@ -74,13 +74,6 @@ def test_an_emptied_chunk_is_reused(probes: ModuleType) -> None:
     assert outbox.content() == b"y"
 
 
-def test_the_largest_are_kept_and_counted_as_well(probes: ModuleType) -> None:
-    outbox = probes.Outbox()
-    outbox.append(b"x" * LARGEST)
-    outbox.sent(LARGEST)
-    assert outbox.kept == [0, 0, 0, 0, 0, 1]
-
-
 def test_growing_gives_the_smaller_chunk_back(probes: ModuleType) -> None:
     outbox = probes.Outbox()
     outbox.append(b"a" * 9 * KIB)

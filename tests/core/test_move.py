@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from kit.sockets import set_congestion_control
 
 KIB = 1024
 BOUND = 256 * KIB
@@ -134,10 +135,7 @@ def test_what_goes_from_a_pipe_to_a_chunk_fits_beside_the_other_chunk(between: B
 
 @pytest.mark.parametrize(("congestion", "paced"), [("cubic", False), ("bbr", True)])
 def test_who_is_sent_little_at_once(between: Between, congestion: str, paced: bool) -> None:
-    try:
-        between.near_upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
-    except (FileNotFoundError, PermissionError):
-        pytest.skip(f"this kernel has no {congestion}")
+    set_congestion_control(between.near_upstream, congestion)
     assert between.mover.piecemeal == (False, False)
     stall(between, True)
     assert between.mover.piecemeal == (False, paced)

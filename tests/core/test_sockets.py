@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from kit.fixtures import Keep
+from kit.sockets import set_congestion_control
 from kit.upstreams import Blackhole, Refuser
 from kit.waiting import wait_until
 
@@ -81,10 +82,7 @@ class TestOptions:
         self, probes: ModuleType, pair: Pair, congestion: str, paced: bool
     ) -> None:
         near, _ = pair
-        try:
-            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
-        except (FileNotFoundError, PermissionError):
-            pytest.skip(f"this kernel has no {congestion}")
+        set_congestion_control(near, congestion)
         assert probes.is_paced(near.fileno()) is paced
 
     def test_what_is_no_tcp_is_not_paced(self, probes: ModuleType) -> None:

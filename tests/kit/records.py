@@ -254,7 +254,7 @@ class LastFlight:
         opening = _Keys(suite[0], secret)
         text = b""
         while flight:
-            end = 5 + int.from_bytes(flight[3:5])
+            end = end_of_record(flight, 0)
             if flight[0] == DATA:
                 text += opening.open(flight[:5], flight[5:end])[1]
             flight = flight[end:]
@@ -267,6 +267,11 @@ class LastFlight:
     def seal(self, *contents: bytes) -> bytes:
         """A record for each, not sent."""
         return b"".join(self._keys.seal(content, HANDSHAKE, 0) for content in contents)
+
+
+def end_of_record(data: bytes, start: int) -> int:
+    """Of the record that begins there."""
+    return start + 5 + int.from_bytes(data[start + 3 : start + 5])
 
 
 def _secrets(log: Path) -> dict[str, bytes]:

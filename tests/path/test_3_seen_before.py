@@ -22,7 +22,7 @@ from kit.balancer import Balancer
 from kit.clients import TlsClient, client_context, connect, outcome
 from kit.fixtures import MakeBalancer
 from kit.pki import Authority, Identity, Pki
-from kit.records import LastFlight
+from kit.records import LastFlight, end_of_record
 from kit.sockets import End
 from kit.upstreams import Upstream
 from kit.waiting import wait_until
@@ -190,10 +190,6 @@ def test_a_second_ca_is_seen_whatever_dashes_it_has(lb: Balancer, pki: Pki) -> N
 def listen(lb: Balancer, pki: Pki, ca: bytes) -> None:
     tls = lbcore.ServerTLS(cert=pki.server.cert, key=pki.server.key, client_ca=ca)
     lb.engine.listen(lb.app, "127.0.0.1:0", tls=tls, authorize=lb.policy)
-
-
-def end_of_record(flight: bytes, start: int) -> int:
-    return start + 5 + int.from_bytes(flight[start + 3 : start + 5], "big")
 
 
 def key_with_the_public_half_of(identity: Identity) -> bytes:

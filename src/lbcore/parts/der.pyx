@@ -85,6 +85,15 @@ cdef bint item_expect(span_t *span, uint8_t tag, item_t *out_item) noexcept nogi
     return item_next(span, out_item) and out_item.tag == tag
 
 
+cdef bint item_ahead(span_t *span, int number, item_t *out_item) noexcept nogil:
+    """That many items are read; the last one is the one."""
+    cdef int _i
+    for _i in range(number):
+        if not item_next(span, out_item):
+            return False
+    return True
+
+
 cdef bint enter_certificate(const uint8_t *der, size_t length, span_t *out_fields) noexcept nogil:
     """The fields of TBSCertificate, from the serial number on."""
     cdef span_t whole
@@ -134,13 +143,11 @@ cdef bint der_common_name(const uint8_t *der, size_t length, const uint8_t **out
     cdef item_t attribute
     cdef item_t oid
     cdef item_t value
-    cdef int _i
     cdef bint found = False
     if not enter_certificate(der, length, &fields):
         return False
-    for _i in range(5):                      # serialNumber, signature, issuer, validity, subject
-        if not item_next(&fields, &item):
-            return False
+    if not item_ahead(&fields, 5, &item):    # serialNumber, signature, issuer, validity, subject
+        return False
     fields = item.body                       # of the subject: a sequence of sets of attributes
     while item_expect(&fields, TAG_SET, &item):
         while item_expect(&item.body, TAG_SEQUENCE, &attribute):
@@ -157,12 +164,10 @@ cdef bint der_common_name(const uint8_t *der, size_t length, const uint8_t **out
 cdef bint der_validity(const uint8_t *der, size_t length, validity_t *out_validity) noexcept nogil:
     cdef span_t fields
     cdef item_t item
-    cdef int _i
     if not enter_certificate(der, length, &fields):
         return False
-    for _i in range(4):                      # serialNumber, signature, issuer, validity
-        if not item_next(&fields, &item):
-            return False
+    if not item_ahead(&fields, 4, &item):    # serialNumber, signature, issuer, validity
+        return False
     fields = item.body
     return (
         item.tag == TAG_SEQUENCE
@@ -213,13 +218,11 @@ cdef int64_t days_since_1970(int year, int month, int day) noexcept nogil:
 cdef reason_t der_fit_for_client(const uint8_t *der, size_t length) noexcept nogil:
     cdef span_t fields
     cdef item_t item
-    cdef int _i
     cdef reason_t reason
     if not enter_certificate(der, length, &fields):
         return REASON_BAD_CERTIFICATE
-    for _i in range(5):                      # serialNumber, signature, issuer, validity, subject
-        if not item_next(&fields, &item):
-            return REASON_BAD_CERTIFICATE
+    if not item_ahead(&fields, 5, &item):    # serialNumber, signature, issuer, validity, subject
+        return REASON_BAD_CERTIFICATE
     if not item_expect(&fields, TAG_SEQUENCE, &item):
         return REASON_BAD_CERTIFICATE
     reason = judge_key(item.body)

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 from pydantic.fields import FieldInfo
@@ -34,10 +34,6 @@ def _typed(info: ValidationInfo) -> bool:
     return not isinstance(info.context, Reading) or info.context.typed
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _text(value: object) -> str:
     if not isinstance(value, str):
         quotes = "; put quotes around it" if isinstance(value, int | float) else ""
@@ -53,9 +49,9 @@ def _quantity(
     """Validator of a number with a unit; `bare` says how to mend one without."""
 
     def validate(value: object, info: ValidationInfo) -> float:
-        if _is_number(value) and _typed(info):
+        if values.is_number(value) and _typed(info):
             return check(float(value))
-        if _is_number(value) or (isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value)):
+        if values.is_number(value) or (isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value)):
             raise ValueError(bare.format(values.shorten(str(value))))
         return check(parse(_text(value)))
 
@@ -80,7 +76,7 @@ def _duration_or_zero(value: float) -> float:
 
 
 def _serial(value: object, info: ValidationInfo) -> int:
-    number = _is_number(value) or isinstance(value, NumberLike)
+    number = values.is_number(value) or isinstance(value, NumberLike)
     if isinstance(value, int) and number and _typed(info):
         return values.check_serial(value)
     if number:
@@ -91,10 +87,10 @@ def _serial(value: object, info: ValidationInfo) -> int:
 def _window(value: object, info: ValidationInfo) -> limit_values.Window:
     if isinstance(value, tuple | list) and _typed(info):
         opens, period = value if len(value) == 2 else (None, None)
-        if type(opens) is not int or not _is_number(period):
+        if type(opens) is not int or not values.is_number(period):
             raise ValueError("expected connections and seconds such as (20, 10.0)")
         return limit_values.check_window(opens, float(period))
-    if _is_number(value) or (isinstance(value, str) and re.fullmatch(r"[0-9]+", value)):
+    if values.is_number(value) or (isinstance(value, str) and re.fullmatch(r"[0-9]+", value)):
         text = values.shorten(str(value))
         raise ValueError(f"'{text}' has no period; write {text}/10s for so many in any ten seconds")
     return limit_values.parse_window(_text(value))
@@ -258,7 +254,7 @@ def _name(value: object) -> str:
 def _share_of_accesses(value: object) -> float:
     if isinstance(value, Expanded | Override) and re.fullmatch(r"[01](\.[0-9]{1,17})?", value):
         value = float(value)
-    if not _is_number(value) or not 0 <= value <= 1:
+    if not values.is_number(value) or not 0 <= value <= 1:
         raise ValueError("expected a number from 0 to 1")
     return float(value)
 

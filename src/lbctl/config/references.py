@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lbctl.config.faults import Fault, Path, did_you_mean
-from lbctl.config.values import DURATION_MAX, parse_duration, parse_rate, shorten
+from lbctl.config.values import DURATION_MAX, is_number, parse_duration, parse_rate, shorten
 
 DEFAULT_CLASS = "default"
 REFILL_MAX = 1e9  # seconds; the limiter counts in nanoseconds
@@ -25,9 +25,7 @@ def seconds(value: object, default: float) -> float | None:
     try:
         if isinstance(value, str):
             return parse_duration(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        return float(value) if 0 < value <= DURATION_MAX else None
+        return float(value) if is_number(value) and 0 < value <= DURATION_MAX else None
     except ValueError:
         return None
 

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from decimal import Decimal
 from fractions import Fraction
+from typing import TypeGuard
 
 DURATION_PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
 RATE_PATTERN = r"^[0-9]+(\.[0-9]+)?/(s|m|h)$"
@@ -35,6 +36,11 @@ _SECONDS = {
 _PER_SECOND = {"s": 1, "m": 60, "h": 3600}
 _DIGITS_MAX = 30  # enough for any value that passes, and Decimal stays cheap
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|%|/s|/m|/h)")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """True and False are none, though Python takes them for integers."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _amount(text: str, what: str, example: str) -> tuple[str, str]:
