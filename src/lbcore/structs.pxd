@@ -638,9 +638,10 @@ cdef struct worker_t:            # one thread; its own but for the fields marked
 cdef enum:
     RECORD_MAX = 16384           # payload of a TLS record: RFC 8446, 5.1
     BATCH_MIN = 16384
-    BATCH_MAX = 131072           # what one direction reads at once, and holds without a pipe
-    SCRATCH_BYTES = 147456       # a batch with what TLS adds, or with the part of a record from before
+    BATCH_MAX = 196608           # what one direction reads at once
+    SEALING_MAX = 5120           # what encrypting a batch adds to it, in headers and tags
+    ANSWERS_MAX = 4096           # what TLS itself may have to say to a peer that does not read
+    SCRATCH_BYTES = 212992       # what one direction holds: a batch and what TLS adds, or what is in its pipe
+    CONN_BYTES_MAX = 262144      # what both hold; how that adds up: path/move.pyx
     LINGERING_MAX = 1024         # sockets per worker that wait for last words to be read; more close at once
     HELD_MAX = 16384             # early bytes of a client: with so many, no more is read
-    SPLICED_MAX = 229376         # what one direction holds in a pipe, while the other one holds nothing
-    CONN_BYTES_MAX = 196608      # what both may hold that hold something; how that adds up: path/move.pyx

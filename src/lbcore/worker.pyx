@@ -102,6 +102,7 @@ from lbcore.structs cimport (
     ORDER_STOP,
     RECORD_MAX,
     SCRATCH_BYTES,
+    SEALING_MAX,
     conn_info_t,
     conn_t,
     leg_t,
@@ -591,9 +592,9 @@ cdef void read_inbox(worker_t *worker) noexcept nogil:
 # ---- life ----------------------------------------------------------------------------------------
 
 cdef bint batch_fits(const tls_engine_t *engine) noexcept nogil:
-    """Whether a full batch has room in the scratch buffers once it is in records, each as full as can be."""
+    """Whether encrypting a batch adds no more than was reckoned with, each record as full as can be."""
     cdef size_t records = BATCH_MAX // RECORD_MAX + 1
-    return BATCH_MAX + records * engine.overhead_record + engine.overhead_call <= <size_t>SCRATCH_BYTES
+    return records * engine.overhead_record + engine.overhead_call <= <size_t>SEALING_MAX
 
 
 cdef worker_t *worker_new(node_t *node, uint32_t number, const tls_engine_t *engine, snapshot_t *snapshot,

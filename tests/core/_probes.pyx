@@ -48,7 +48,7 @@ from lbcore.parts.cells cimport (
     upstream_new,
     verdict_new,
 )
-from lbcore.parts.chunks cimport chunk_append, chunk_give, chunk_pool_fini
+from lbcore.parts.chunks cimport chunk_append, chunk_give, chunk_pool_fini, chunk_room_beside
 from lbcore.parts.der cimport der_fit_for_client, der_serial, der_validity, validity_covers
 from lbcore.parts.early cimport early_drop
 from lbcore.parts.health cimport (
@@ -111,7 +111,7 @@ from lbcore.parts.sockets cimport (
 from lbcore.parts.strangers cimport stranger_enter, stranger_leave
 from lbcore.parts.timers cimport timer_arm, timer_disarm, timer_expired, timer_wait_ms, wheel_init
 from lbcore.parts.verdicts cimport verdict_hash, verdicts_clear, verdicts_find, verdicts_insert
-from lbcore.path.move cimport move_bytes, move_out_of_pipe
+from lbcore.path.move cimport move_bytes, move_out_of_pipe, move_room
 from lbcore.structs cimport (
     LEG_HUNG_UP,
     LEG_PIECEMEAL,
@@ -390,6 +390,11 @@ cdef class Outbox:
     @property
     def room(self):
         return 0 if self.chunk == NULL else self.chunk.room
+
+    @property
+    def room_beside(self):
+        """That of the largest chunk which the other direction may have."""
+        return chunk_room_beside(self.room)
 
     @property
     def kept(self):
@@ -1046,6 +1051,18 @@ cdef class Worker:
 
 
 # ---- move: a plain connection between two sockets ------------------------------------------------
+
+def room_to_read(Outbox waiting not None, *, bint from_tls, bint to_tls):
+    """How much a direction may read beside what waits in the other one, for the peer that is read from."""
+    cdef leg_t source
+    cdef leg_t target
+    memset(&source, 0, sizeof(leg_t))
+    memset(&target, 0, sizeof(leg_t))
+    source.out = waiting.chunk
+    source.tls = <void *>&source if from_tls else NULL
+    target.tls = <void *>&target if to_tls else NULL
+    return move_room(&source, &target)
+
 
 cdef class Mover:
     """The two legs of a plain connection, and what a worker needs to move its bytes by splice or, without

@@ -7,20 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 KIB = 1024
-BATCH = 147_456
-LARGEST = 229_376  # as much as a pipe may hold
+LARGEST = 208 * KIB
 
 
 @pytest.mark.parametrize(
     ("length", "room"),
     [
-        (1, 9 * KIB),
-        (9 * KIB, 9 * KIB),
-        (9 * KIB + 1, 18 * KIB),
-        (37 * KIB, 72 * KIB),
-        (72 * KIB + 1, BATCH),
-        (BATCH, BATCH),
-        (BATCH + 1, LARGEST),
+        (1, LARGEST // 32),
+        (LARGEST // 32, LARGEST // 32),
+        (LARGEST // 32 + 1, 13 * KIB),
+        (27 * KIB, 52 * KIB),
+        (52 * KIB + 1, 104 * KIB),
+        (104 * KIB + 1, LARGEST),
         (LARGEST, LARGEST),
     ],
 )
@@ -39,22 +37,26 @@ def test_more_than_the_largest_class_is_refused_and_nothing_is_lost(probes: Modu
     assert outbox.content() == b"kept"
 
 
-@pytest.mark.parametrize("length", [1, 10 * KIB, 20 * KIB, 40 * KIB, 80 * KIB, BATCH])
-def test_the_rooms_of_two_directions_stay_under_the_bound(probes: ModuleType, length: int) -> None:
-    """A direction reads what the other one's chunk leaves of 192 KiB, at most 128 KiB; decrypting can add
-    the part of a record that came before, encrypting less."""
+@pytest.mark.parametrize(
+    ("length", "beside"),
+    [
+        (0, LARGEST),
+        (1, LARGEST),
+        (26 * KIB, LARGEST),
+        (26 * KIB + 1, 104 * KIB),
+        (104 * KIB, 104 * KIB),
+        (104 * KIB + 1, 26 * KIB),
+        (LARGEST, 26 * KIB),
+    ],
+)
+def test_the_rooms_of_two_directions_stay_under_the_bound(
+    probes: ModuleType, length: int, beside: int
+) -> None:
     one, other = probes.Outbox(), probes.Outbox()
     assert one.append(b"x" * length)
-    read = min(128 * KIB, 192 * KIB - one.room)
-    assert read >= 48 * KIB  # the other direction goes on
-    assert other.append(b"x" * (read + 16 * KIB))
-    assert one.room + other.room <= 216 * KIB
-
-
-def test_what_was_in_a_pipe_leaves_room_for_a_smallest_batch(probes: ModuleType) -> None:
-    one, other = probes.Outbox(), probes.Outbox()
-    assert one.append(b"x" * (BATCH + 1))
-    assert other.append(b"x" * 16 * KIB)
+    assert one.room_beside == beside
+    assert other.append(b"x" * beside)
+    assert other.room == beside
     assert one.room + other.room < 256 * KIB
 
 
@@ -76,11 +78,11 @@ def test_an_emptied_chunk_is_reused(probes: ModuleType) -> None:
 
 def test_growing_gives_the_smaller_chunk_back(probes: ModuleType) -> None:
     outbox = probes.Outbox()
-    outbox.append(b"a" * 9 * KIB)
+    outbox.append(b"a" * 13 * KIB)
     outbox.append(b"b")
-    assert outbox.room == 18 * KIB
-    assert outbox.kept == [1, 0, 0, 0, 0, 0]
-    assert outbox.content() == b"a" * 9 * KIB + b"b"
+    assert outbox.room == 26 * KIB
+    assert outbox.kept == [0, 1, 0, 0, 0, 0]
+    assert outbox.content() == b"a" * 13 * KIB + b"b"
 
 
 def test_of_the_largest_few_are_kept_too(probes: ModuleType) -> None:
@@ -93,12 +95,12 @@ def test_of_the_largest_few_are_kept_too(probes: ModuleType) -> None:
 
 
 def test_the_room_in_front_is_used_before_a_larger_chunk(probes: ModuleType) -> None:
-    numbered = b"".join(number.to_bytes(2, "big") for number in range(13 * KIB // 2))
+    numbered = b"".join(number.to_bytes(2, "big") for number in range(17 * KIB // 2))
     outbox = probes.Outbox()
-    outbox.append(numbered[: 9 * KIB])
+    outbox.append(numbered[: 13 * KIB])
     outbox.sent(5 * KIB)
-    outbox.append(numbered[9 * KIB :])
-    assert outbox.room == 9 * KIB
+    outbox.append(numbered[13 * KIB :])
+    assert outbox.room == 13 * KIB
     assert outbox.content() == numbered[5 * KIB :]
 
 

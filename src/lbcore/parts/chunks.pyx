@@ -1,26 +1,23 @@
 """Buffers for what a peer is too slow to take.
 
-Five size classes, each half of the next one, with room in the largest for a full batch and what TLS adds
-to it: so the rooms of two directions that share CONN_BYTES_MAX stay under 256 KiB. A sixth has room for what
-was in a pipe. A few free ones of each are kept, so that a slow reader does not cost an allocation per
-wake-up, and so few that a crowd of slow readers that left does not stay in memory. One thread: the worker
-that owns the pool.
+Six size classes, each half of the next one, with room in the largest for whatever one direction holds. A few
+free ones of each are kept, so that a slow reader does not cost an allocation per wake-up, and so few that a
+crowd of slow readers that left does not stay in memory. One thread: the worker that owns the pool.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
-from lbcore.structs cimport CHUNK_CLASSES, SCRATCH_BYTES, SPLICED_MAX
+from lbcore.structs cimport CHUNK_CLASSES, CONN_BYTES_MAX, SCRATCH_BYTES
 from lbcore.sys.linux cimport memcpy, memmove
 
 cdef enum:
     KEPT_MAX = 16                # per class
 
+
 cdef uint32_t class_room(int size_class) noexcept nogil:
-    """9, 18, 36, 72 and 144 KiB; 224 KiB."""
-    if size_class == CHUNK_CLASSES - 1:
-        return SPLICED_MAX
-    return <uint32_t>SCRATCH_BYTES >> (CHUNK_CLASSES - 2 - size_class)
+    """6.5, 13, 26, 52, 104 and 208 KiB."""
+    return <uint32_t>SCRATCH_BYTES >> (CHUNK_CLASSES - 1 - size_class)
 
 
 cdef uint32_t chunk_room(size_t length) noexcept nogil:
@@ -31,6 +28,13 @@ cdef uint32_t chunk_room(size_t length) noexcept nogil:
         if length <= class_room(size_class):
             return class_room(size_class)
     return 0
+
+
+cdef uint32_t chunk_room_beside(uint32_t other) noexcept nogil:
+    cdef int size_class = CHUNK_CLASSES - 1
+    while size_class > 0 and class_room(size_class) + other > CONN_BYTES_MAX:
+        size_class -= 1
+    return class_room(size_class)
 
 
 cdef chunk_t *chunk_take(chunk_pool_t *pool, size_t length) noexcept nogil:

@@ -8,10 +8,9 @@
 The batch starts at 16 KiB and doubles while reads fill it, so a chat costs little cache and a transfer
 few system calls. An end of the stream that comes with the bytes is noted, not acted upon: forward does.
 
-What a direction holds, in a chunk or in a pipe, leaves the other one the rest of CONN_BYTES_MAX, or a
-smallest batch; chunks count with their whole room. So a connection stays under 256 KiB whatever its peers
-do: beside a chunk of 144 KiB the other one reads 48, and has a chunk of 72; beside 224 KiB from a pipe it
-reads 16, and has one of 18.
+What a direction holds, in a chunk or in a pipe, leaves the other one what fits into the largest chunk that
+may still be beside it, and chunks count with their whole room. So a connection stays under 256 KiB whatever
+its peers do: 208 and 26, or twice 104.
 
 Splice: EAGAIN from the socket side means "socket empty" or "pipe full by slots" (a pipe has a slot per
 page, and some 23 kB of small segments fill it), so the pipe's own byte count decides what to do, and a
@@ -21,14 +20,14 @@ move to a chunk, because pipes are few and a peer that stalls must not keep them
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from lbcore.parts.chunks cimport chunk_room, chunk_take
+from lbcore.parts.chunks cimport chunk_room, chunk_room_beside, chunk_take
 from lbcore.parts.legs cimport leg_decrypt, leg_io, leg_put_payload
 from lbcore.parts.pipes cimport pipe_give, pipe_take
 from lbcore.parts.sockets cimport socket_is_paced
 from lbcore.structs cimport (
+    ANSWERS_MAX,
     BATCH_MAX,
     BATCH_MIN,
-    CONN_BYTES_MAX,
     LEG_BROKEN,
     LEG_BULK,
     LEG_CLEAN,
@@ -37,7 +36,7 @@ from lbcore.structs cimport (
     LEG_READABLE,
     RECORD_MAX,
     SCRATCH_BYTES,
-    SPLICED_MAX,
+    SEALING_MAX,
     chunk_t,
     pipe_t,
 )
@@ -68,23 +67,29 @@ cdef int move_bytes(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target
     return copy(conn, worker, source, target)
 
 
-cdef uint32_t room_of(leg_t *source, leg_t *target) noexcept nogil:
-    """How much this direction may hold: a full pipe while the other one holds nothing; else a batch within
-    what that leaves, which is a smallest batch or more. The other one holds a chunk, or a pipe whose bytes
-    may go to one."""
-    cdef uint32_t most = BATCH_MAX
-    cdef uint32_t left
-    cdef uint32_t other = 0
+cdef uint32_t move_room(leg_t *source, leg_t *target) noexcept nogil:
+    """TLS adds the part of a record from before where it decrypts, headers and tags where it encrypts."""
+    cdef uint32_t other = held_against(source, target)
+    cdef uint32_t room = SCRATCH_BYTES if other == 0 else chunk_room_beside(other)
+    if source.pipe != NULL:
+        return room
+    if source.tls != NULL:
+        room -= RECORD_MAX
+    if target.tls != NULL:
+        room -= SEALING_MAX
+    return room if room < <uint32_t>BATCH_MAX else BATCH_MAX
+
+
+cdef uint32_t held_against(leg_t *source, leg_t *target) noexcept nogil:
+    """What the other direction holds: a chunk, or a pipe whose bytes may go to one. What TLS answers to what
+    is read now may make the chunk grow by one class."""
+    cdef uint32_t room
     if source.out != NULL:
-        other = source.out.room
-    elif target.pipe != NULL:
-        other = chunk_room(target.pipe.length)
-    if source.tls != NULL and target.tls != NULL:
-        most -= RECORD_MAX               # the part of a record from before comes with it
-    if other == 0:
-        return SPLICED_MAX if source.pipe != NULL else most
-    left = CONN_BYTES_MAX - other if other <= <uint32_t>SCRATCH_BYTES else BATCH_MIN
-    return left if left < most else most
+        room = source.out.room
+        if source.tls != NULL and source.out.length + ANSWERS_MAX > room and room < SCRATCH_BYTES:
+            room *= 2
+        return room
+    return chunk_room(target.pipe.length) if target.pipe != NULL else 0
 
 
 cdef uint32_t allowed(conn_t *conn, leg_t *source, uint32_t room) noexcept nogil:
@@ -94,7 +99,7 @@ cdef uint32_t allowed(conn_t *conn, leg_t *source, uint32_t room) noexcept nogil
 
 cdef uint32_t batch_room(conn_t *conn, leg_t *source, leg_t *target) noexcept nogil:
     """How much to read: the leg's batch, within what it may hold."""
-    cdef uint32_t room = room_of(source, target)
+    cdef uint32_t room = move_room(source, target)
     if source.batch < BATCH_MIN:
         source.batch = BATCH_MIN
     return allowed(conn, source, source.batch if source.batch < room else room)
@@ -131,8 +136,7 @@ cdef int broken(leg_t *leg) noexcept nogil:
 
 cdef void adapt(leg_t *source, leg_t *target, uint32_t got, uint32_t room) noexcept nogil:
     if got == room:
-        if source.batch < BATCH_MAX:
-            source.batch *= 2
+        source.batch = 2 * source.batch if source.batch < BATCH_MAX // 2 else BATCH_MAX
         # Not at every batch: what a socket paces with hardly ever changes. Splice needs no pieces.
         if got >= BULK_MIN and not source.flags & LEG_BULK:
             source.flags |= LEG_BULK
@@ -163,7 +167,7 @@ cdef int decrypt(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target,
 
 cdef int splice_through(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target) noexcept nogil:
     cdef pipe_t *pipe = source.pipe
-    cdef uint32_t room = room_of(source, target)
+    cdef uint32_t room = move_room(source, target)
     cdef uint32_t moved = 0
     cdef bint source_dry = False
     cdef int problem = 0
