@@ -1,4 +1,4 @@
-"""The loops of the load and of the upstreams: Cython that runs without the interpreter.
+"""The loops of the load, of the upstreams and of the floor: Cython that runs without the interpreter.
 
 They are compiled on first import, against the lbcore that is imported, in place or installed, and kept in
 build/bench/ by content; a second import compiles nothing.
@@ -7,6 +7,7 @@ build/bench/ by content; a second import compiles nothing.
     wire         one connection: a socket, with TLS over it or without; how it opens and ends
     load         many connections in one epoll set: what they ask, what must be answered, when they do it
     upstream     the servers: echo, sink, source
+    floor        a proxy with nothing but the system calls
 """
 
 from importlib.util import find_spec

@@ -60,6 +60,7 @@ class Running:
     """A started proxy: where it listens and which process, with its children, to measure.
 
     Attributes:
+        tls_port: 0 when the proxy has no TLS.
         plain_port: 0 when the proxy has no plain TCP.
     """
 
@@ -95,6 +96,7 @@ class Proxy(ABC):
         environment: set in addition to ours.
         ours: this project, not a peer.
         lacks: keys of works that it cannot do, or "tcp" for all of those without TLS, and a sentence why.
+        has_tls: whether it is given a port with TLS.
         has_plain: whether it is given a port without TLS.
         differs: sentences about parts of the job that it does in another way.
         limit: whose connections it limits on its TLS port.
@@ -108,6 +110,7 @@ class Proxy(ABC):
     environment: Mapping[str, str] = MappingProxyType({})
     ours = False
     lacks: Mapping[str, str] = MappingProxyType({})
+    has_tls = True
     has_plain = True
     differs: tuple[str, ...] = ()
     limit = Limit.CLIENT
@@ -198,6 +201,8 @@ def running(proxy: Proxy, job: Job, folder: Path, cpus: Sequence[int]) -> Iterat
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
     tls_port, plain_port = _free_ports(2)
+    if not proxy.has_tls:
+        tls_port = 0
     if not proxy.has_plain:
         plain_port = 0
     config = own / proxy.config_name

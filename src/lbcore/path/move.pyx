@@ -53,7 +53,8 @@ from lbcore.sys.linux cimport (
 )
 
 cdef enum:
-    BULK_MIN = 65536             # a read of this size is worth a pipe
+    BULK_MIN = 65536             # a read of this size is the beginning of a bulk, and worth a pipe
+    CHAT_MAX = 16384             # with less in a wake-up the bulk is over
     SPLICE_BUDGET = 524288       # bytes a wake-up
 
 
@@ -137,13 +138,13 @@ cdef int broken(leg_t *leg) noexcept nogil:
 cdef void adapt(leg_t *source, leg_t *target, uint32_t got, uint32_t room) noexcept nogil:
     if got == room:
         source.batch = 2 * source.batch if source.batch < BATCH_MAX // 2 else BATCH_MAX
-        # Not at every batch: what a socket paces with hardly ever changes. Splice needs no pieces.
-        if got >= BULK_MIN and not source.flags & LEG_BULK:
-            source.flags |= LEG_BULK
-            if socket_is_paced(target.fd):
-                target.flags |= LEG_PIECEMEAL
     elif got < source.batch // 4 and source.batch > BATCH_MIN:
         source.batch //= 2
+    if got >= BULK_MIN and not source.flags & LEG_BULK:
+        source.flags |= LEG_BULK
+        # Not at every batch: what a socket paces with hardly ever changes. Splice needs no pieces.
+        if socket_is_paced(target.fd):
+            target.flags |= LEG_PIECEMEAL
 
 
 cdef int decrypt(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target,
@@ -184,7 +185,7 @@ cdef int splice_through(conn_t *conn, worker_t *worker, leg_t *source, leg_t *ta
     source.bytes += moved
     if moved > 0:
         conn.active_ns = worker.now_ns
-    if moved < BULK_MIN and pipe.length == 0:
+    if moved < CHAT_MAX and pipe.length == 0:
         source.flags &= ~<uint32_t>LEG_BULK
     if problem == EAGAIN:
         return 0                         # the pipe keeps its bytes and stays with the connection
