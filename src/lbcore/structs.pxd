@@ -639,8 +639,10 @@ cdef enum:
     RECORD_MAX = 16384           # payload of a TLS record: RFC 8446, 5.1
     BATCH_MIN = 16384
     BATCH_MAX = 196608           # what one direction reads at once
-    SEALING_MAX = 5120           # what encrypting a batch adds to it, in headers and tags
-    ANSWERS_MAX = 4096           # what TLS itself may have to say to a peer that does not read
+    FRAGMENT_MIN = 512           # the smallest records a peer may ask for: RFC 6066, 4; OpenSSL grants them
+    SEALING_SHARE = 24           # of what encrypting gives, headers and tags are one in so many at most
+    SEALING_MAX = 4096           # what else encrypting adds
+    ANSWERS_MAX = 11264          # what TLS itself may have to say to what one read brings: parts/legs.pyx
     SCRATCH_BYTES = 212992       # what one direction holds: a batch and what TLS adds, or what is in its pipe
     CONN_BYTES_MAX = 262144      # what both hold; how that adds up: path/move.pyx
     LINGERING_MAX = 1024         # sockets per worker that wait for last words to be read; more close at once

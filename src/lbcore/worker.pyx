@@ -87,7 +87,7 @@ from lbcore.path.handshake cimport handshake_step
 from lbcore.path.limit cimport limit_step
 from lbcore.path.pick cimport pick_step
 from lbcore.structs cimport (
-    BATCH_MAX,
+    FRAGMENT_MIN,
     LEG_HUNG_UP,
     LEG_READABLE,
     LEG_WRITABLE,
@@ -100,9 +100,9 @@ from lbcore.structs cimport (
     ORDER_LEAVE,
     ORDER_LIST,
     ORDER_STOP,
-    RECORD_MAX,
     SCRATCH_BYTES,
     SEALING_MAX,
+    SEALING_SHARE,
     conn_info_t,
     conn_t,
     leg_t,
@@ -592,9 +592,11 @@ cdef void read_inbox(worker_t *worker) noexcept nogil:
 # ---- life ----------------------------------------------------------------------------------------
 
 cdef bint batch_fits(const tls_engine_t *engine) noexcept nogil:
-    """Whether encrypting a batch adds no more than was reckoned with, each record as full as can be."""
-    cdef size_t records = BATCH_MAX // RECORD_MAX + 1
-    return records * engine.overhead_record + engine.overhead_call <= <size_t>SEALING_MAX
+    """Whether encrypting adds no more than was reckoned with, in records as small as a peer may ask for."""
+    return (
+        engine.overhead_record * SEALING_SHARE <= engine.overhead_record + FRAGMENT_MIN
+        and engine.overhead_call <= <size_t>SEALING_MAX
+    )
 
 
 cdef worker_t *worker_new(node_t *node, uint32_t number, const tls_engine_t *engine, snapshot_t *snapshot,

@@ -62,13 +62,23 @@ class TlsClient:
         port: of the balancer.
         context: from `client_context`.
         receive_buffer: SO_RCVBUF, or None.
+        segment: TCP_MAXSEG, or None; with a small one the balancer's kernel keeps little for this client.
     """
 
-    def __init__(self, port: int, context: ssl.SSLContext, *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        context: ssl.SSLContext,
+        *,
+        receive_buffer: int | None = None,
+        segment: int | None = None,
+    ) -> None:
         self.alert: str | None = None  # OpenSSL's name of the one that ended it
         self.sock = socket.socket()
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if segment is not None:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
         self.sock.settimeout(SOCKET_TIMEOUT)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._incoming = ssl.MemoryBIO()

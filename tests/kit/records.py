@@ -90,6 +90,7 @@ class RecordClient:
         identity: what it presents, `alice` by default.
         receive_buffer: SO_RCVBUF, or None.
         send_buffer: SO_SNDBUF, or None.
+        segment: TCP_MAXSEG, or None.
 
     Attributes:
         sock: the socket, for what is not a record.
@@ -105,6 +106,7 @@ class RecordClient:
         *,
         receive_buffer: int | None = None,
         send_buffer: int | None = None,
+        segment: int | None = None,
     ) -> None:
         self.alert: int | None = None
         self._arrived = bytearray()
@@ -112,7 +114,7 @@ class RecordClient:
             log = Path(folder, "keys")
             context = client_context(pki, identity or pki.alice)
             context.keylog_filename = str(log)
-            self._client = TlsClient(port, context, receive_buffer=receive_buffer)
+            self._client = TlsClient(port, context, receive_buffer=receive_buffer, segment=segment)
             self.sock = self._client.sock
             if send_buffer is not None:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)

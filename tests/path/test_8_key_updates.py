@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from kit.balancer import TLS_ENGINE, Balancer
 from kit.clients import connect
 from kit.fixtures import Keep, MakeBalancer
 from kit.pki import Pki
-from kit.records import DATA, HANDSHAKE, RecordClient, key_update
+from kit.records import ALERT, CLOSE_NOTIFY, DATA, HANDSHAKE, RecordClient, key_update
 from kit.sockets import End
 from kit.upstreams import Upstream, sink
 from kit.waiting import wait_until
@@ -200,6 +202,25 @@ def test_who_asks_for_updates_and_reads_no_answer(balance: MakeBalancer, keep: K
     assert record.tls_error == "key updates are asked for and not read"
 
 
+@pytest.mark.skipif(TLS_ENGINE != "openssl", reason="the other engine answers with the next data it sends")
+def test_who_reads_the_answers_later(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
+    """Some fill its socket and some are owed, however many a single read asks for."""
+    lb = balance(keep(Upstream(sink)))
+    part, count = bytes(500), 11_000
+    with RecordClient(pki, lb.port, receive_buffer=4 * KIB, segment=536) as client:
+        lb.wait_open(1)
+        pairs = [client.seal(part) + client.sealed_update(wants_answer=True) for _ in range(count)]
+        client.sock.sendall(b"".join(pairs))
+        wait_until(
+            lambda: lb.engine.connections()[0]["bytes_in"] == count * len(part), "everything has been read"
+        )
+        client.send_close_notify()
+        assert client.receive_to_end() == (b"", End.CLOSE_NOTIFY)
+        assert 0 < client.answers <= count
+    record = lb.record()
+    assert (record.reason, record.bytes_in, record.tls_error) == ("client_closed", count * len(part), None)
+
+
 def test_padded_data_is_data(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """Whoever hides the lengths of what it says is not flooding."""
     lb = balance(upstream)
@@ -226,3 +247,34 @@ def test_a_flood_before_the_verdict(balance: MakeBalancer, upstream: Upstream, p
         answered.set()
     assert record.tls_error == "too many records without data"
     assert upstream.accepted == 0
+
+
+@pytest.mark.skipif(TLS_ENGINE != "openssl", reason="the other engine answers with the next data it sends")
+def test_answers_that_wait_for_the_verdict(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
+    """What the client does not read is not held beside what it has said: it is read when that is gone."""
+    thinking, answered = threading.Event(), threading.Event()
+
+    def slow(peer: lbcore.PeerCertificate, application: str) -> lbcore.Verdict:
+        thinking.set()
+        answered.wait(30)
+        return lbcore.Verdict(True, client="alice")
+
+    lb = balance(keep(Upstream(sink)), authorize=slow, engine={"authorize_timeout": 30.0})
+    with RecordClient(pki, lb.port, receive_buffer=4 * KIB, send_buffer=8 * KIB, segment=536) as client:
+        assert thinking.wait(10)
+        left, said = b"", 0
+        while select.select([], [client.sock], [], 1.0)[1]:
+            if not left:
+                said += 1
+                left = client.seal(b"x", padding=13_000) + updates(client, 12)
+            left = left[client.sock.send(left, socket.MSG_DONTWAIT) :]
+        assert lb.engine.connections()[0]["stage"] == "authorize"
+        answered.set()
+        left += client.seal(CLOSE_NOTIFY, ALERT)
+        sender = threading.Thread(target=client.sock.sendall, args=(left,))
+        sender.start()
+        assert client.receive_to_end() == (b"", End.CLOSE_NOTIFY)
+        sender.join(10)
+        assert 0 < client.answers <= 12 * said  # several questions may have one
+    record = lb.record()
+    assert (record.reason, record.bytes_in, record.tls_error) == ("client_closed", said, None)

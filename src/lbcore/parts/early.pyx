@@ -21,6 +21,12 @@ cdef uint32_t held(conn_t *conn) noexcept nogil:
     return conn.early.length if conn.early != NULL else 0
 
 
+cdef bint may_read(conn_t *conn) noexcept nogil:
+    """Answers of TLS that the client did not take wait until it is forwarded. Nothing makes room for more of
+    them beside what is held, so it gets no more."""
+    return not conn.client.flags & LEG_ENDED and held(conn) < HELD_MAX and conn.client.out == NULL
+
+
 cdef step_t gone(conn_t *conn, int problem) noexcept nogil:
     conn.reason = REASON_CLIENT_GONE
     conn.sys_errno = problem
@@ -54,7 +60,7 @@ cdef step_t early_read(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef step_t step = STEP_WAIT
     cdef int problem
     conn.client.flags &= ~<uint32_t>LEG_READABLE
-    if not conn.client.flags & LEG_ENDED and held(conn) < HELD_MAX:
+    if may_read(conn):
         got = recv(conn.client.fd, worker.scratch_in, HELD_MAX - held(conn), 0)
         if got < 0 and errno != EAGAIN and errno != EINTR:
             return gone(conn, errno)
@@ -78,7 +84,7 @@ cdef step_t early_read(conn_t *conn, worker_t *worker) noexcept nogil:
 
 cdef void early_watch(conn_t *conn, worker_t *worker) noexcept nogil:
     cdef uint32_t wanted = 0
-    if not conn.client.flags & LEG_ENDED and held(conn) < HELD_MAX:
+    if may_read(conn):
         wanted = EPOLLIN | EPOLLRDHUP
     poller_want(worker.epoll_fd, conn, &conn.client, wanted)
 

@@ -10,7 +10,8 @@ from lbcore.structs cimport leg_t, worker_t
 cdef int leg_put(worker_t *worker, leg_t *leg, const uint8_t *data, size_t length) noexcept nogil
 # Sends what waits. 0 (leg.out is NULL when all went), or an errno: the leg is broken.
 cdef int leg_flush(worker_t *worker, leg_t *leg) noexcept nogil
-# As leg_put, for payload as the other leg gave it: encrypted where this one has TLS. `length` <= BATCH_MAX.
+# As leg_put, for payload as the other leg gave it: encrypted where this one has TLS. `length` is at most
+# what move_room (path/move.pxd) makes of a read.
 cdef int leg_put_payload(worker_t *worker, leg_t *leg, const uint8_t *data, size_t length) noexcept nogil
 # Sends close_notify behind what is waiting; once. 0, or an errno: it will not arrive.
 cdef int leg_notify(worker_t *worker, leg_t *leg) noexcept nogil

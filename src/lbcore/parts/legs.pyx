@@ -4,10 +4,10 @@ A leg that refuses a write is marked broken and never written to again; what the
 can still be read from it. One thread: the worker of the connection.
 
 Records without data (key updates, empty ones, alerts that are only warnings) cost a peer thirty bytes and
-us the work of a record and perhaps an answer, 3 to 20 microseconds; s2n even takes three thousand key updates
-in one. So there may be BARREN_MAX bytes of them in a row, some 150 key updates, and in one batch a 32nd of it
-more: nobody who sends data comes near, and what one wake-up spends on them is bounded. BoringSSL draws the
-line at 32 updates (kMaxKeyUpdates), as OpenSSL once did, and does today for empty records.
+us the work of a record and perhaps an answer as long, 3 to 20 microseconds; s2n even takes three thousand
+key updates in one. So there may be BARREN_MAX bytes of them in a row, some 150 key updates, and in one batch
+a 32nd of it more: nobody who sends data comes near, and what one wake-up spends on them is bounded. BoringSSL
+draws the line at 32 updates (kMaxKeyUpdates), as OpenSSL once did, and does today for empty records.
 
 A batch goes out in one send, which wakes the peer least often: against pieces of two records that saves a
 twentieth to a tenth of a transfer. Under BBR, which lets bytes out by timers, it is the other way round:
@@ -150,7 +150,8 @@ cdef int leg_decrypt(worker_t *worker, leg_t *leg, size_t *out_used, const char 
 
 cdef int answer(worker_t *worker, leg_t *leg, const char **out_problem) noexcept nogil:
     """Sends what TLS itself has to say. A peer that asks for key updates and never reads fills what a leg
-    may owe; that a broken leg takes nothing is no news. 0 or ENOMEM."""
+    may owe, but no single read does: an update that is answered is as long as the answer, and ANSWERS_MAX is
+    more than a batch may bring. That a broken leg takes nothing is no news. 0 or ENOMEM."""
     cdef size_t owed = leg.out.length if leg.out != NULL else 0
     cdef size_t most = owed + ANSWERS_MAX if owed + ANSWERS_MAX < SCRATCH_BYTES else SCRATCH_BYTES
     if worker.io.output_at == 0:

@@ -37,6 +37,7 @@ from lbcore.structs cimport (
     RECORD_MAX,
     SCRATCH_BYTES,
     SEALING_MAX,
+    SEALING_SHARE,
     chunk_t,
     pipe_t,
 )
@@ -74,22 +75,22 @@ cdef uint32_t move_room(leg_t *source, leg_t *target) noexcept nogil:
     cdef uint32_t room = SCRATCH_BYTES if other == 0 else chunk_room_beside(other)
     if source.pipe != NULL:
         return room
+    if target.tls != NULL:
+        room -= room // SEALING_SHARE + SEALING_MAX
     if source.tls != NULL:
         room -= RECORD_MAX
-    if target.tls != NULL:
-        room -= SEALING_MAX
     return room if room < <uint32_t>BATCH_MAX else BATCH_MAX
 
 
 cdef uint32_t held_against(leg_t *source, leg_t *target) noexcept nogil:
     """What the other direction holds: a chunk, or a pipe whose bytes may go to one. What TLS answers to what
-    is read now may make the chunk grow by one class."""
-    cdef uint32_t room
+    is read now may make the chunk grow."""
+    cdef uint32_t grown
     if source.out != NULL:
-        room = source.out.room
-        if source.tls != NULL and source.out.length + ANSWERS_MAX > room and room < SCRATCH_BYTES:
-            room *= 2
-        return room
+        grown = source.out.length + <uint32_t>ANSWERS_MAX if source.tls != NULL else 0
+        if grown <= source.out.room:
+            return source.out.room
+        return chunk_room(grown if grown < <uint32_t>SCRATCH_BYTES else SCRATCH_BYTES)
     return chunk_room(target.pipe.length) if target.pipe != NULL else 0
 
 
