@@ -302,6 +302,7 @@ cdef enum leg_flag_t:
     LEG_SHRUNK = 1024            # its TLS state has given back what an idle one does not need
     LEG_KEPT_ALIVE = 2048        # its socket notices a peer that has vanished
     LEG_PIECEMEAL = 4096         # its socket lets bytes out by timers: it is given little at once
+    LEG_CUT = 8192               # the last bytes of TLS were part of a record's header or of its body
 
 
 cdef struct leg_t:               # one side of a connection; the worker's

@@ -221,6 +221,20 @@ def test_who_reads_the_answers_later(balance: MakeBalancer, keep: Keep, pki: Pki
     assert (record.reason, record.bytes_in, record.tls_error) == ("client_closed", count * len(part), None)
 
 
+def test_a_record_of_which_few_bytes_are_missing(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
+    """The rest of a record may be as long as a header, and is none. An echo of the neighbour on the same
+    worker shows that what came before was read."""
+    lb = balance(upstream, engine={"workers": 1})
+    with forwarded(lb, pki) as client, connect(pki, lb.port) as neighbour:
+        for missing in range(1, 9):
+            data = bytes([missing]) * 10_000
+            record = client.seal(data)
+            client.sock.sendall(record[:-missing])
+            neighbour.echo(b"meanwhile")
+            client.sock.sendall(record[-missing:])
+            assert client.receive(len(data)) == data
+
+
 def test_padded_data_is_data(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """Whoever hides the lengths of what it says is not flooding."""
     lb = balance(upstream)

@@ -22,6 +22,7 @@ from lbcore.structs cimport (
     ANSWERS_MAX,
     LEG_BROKEN,
     LEG_CLEAN,
+    LEG_CUT,
     LEG_ENDED,
     LEG_GARBLED,
     LEG_NOTIFIED,
@@ -127,6 +128,7 @@ cdef int leg_decrypt(worker_t *worker, leg_t *leg, size_t *out_used, const char 
     cdef tls_failure_t failure
     io.barren = leg.barren
     io.barren_before = leg.barren_before
+    io.cut = leg.flags & LEG_CUT != 0
     io.barren_max = BARREN_MAX + <uint32_t>((io.input_length - io.input_at) // BARREN_SHARE)
     while True:
         got = worker.tls_engine.recv(leg.tls, worker.scratch_plain + used, SCRATCH_BYTES - used)
@@ -136,6 +138,7 @@ cdef int leg_decrypt(worker_t *worker, leg_t *leg, size_t *out_used, const char 
         io.barren = io.barren_before     # that record had data
     leg.barren = io.barren if used == 0 else 0
     leg.barren_before = io.barren_before if used == 0 else 0
+    leg.flags = leg.flags | LEG_CUT if io.cut else leg.flags & ~<uint32_t>LEG_CUT
     if got == TLS_CLOSED:
         leg.flags |= LEG_ENDED | LEG_CLEAN
     elif got != TLS_WANT_READ:

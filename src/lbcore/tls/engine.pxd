@@ -27,6 +27,7 @@ cdef struct tls_io_t:
     size_t output_at
     uint32_t barren              # bytes of records that carried no data, or none yet
     uint32_t barren_before       # the same when the last record began
+    bint cut                     # what was asked for last came in part; its rest is asked for next
     uint32_t barren_max          # with more than these no further record is begun
     # An engine that can still tell the client why asks, before the handshake is over, whether the native
     # policy refuses this leaf. REASON_NONE is no promise: only the stages after the handshake let in.
@@ -41,16 +42,18 @@ cdef struct tls_io_t:
 
 cdef inline size_t io_take(tls_io_t *io, void *buffer, size_t wanted) noexcept nogil:
     """What an engine's read callback answers: up to `wanted` bytes, 0 when there are no more. Engines ask
-    for the header of a record and then for its body, so a record is seen to begin."""
+    for the header of a record and then for its body, and again for what is missing of either, so a record is
+    seen to begin."""
     cdef size_t left = io.input_length - io.input_at
     if left == 0:
         return 0
-    if wanted == RECORD_HEADER:
+    if wanted == RECORD_HEADER and not io.cut:
         if io.barren > io.barren_max:
             return 0
         io.barren_before = io.barren
     if left > wanted:
         left = wanted
+    io.cut = left < wanted
     io.barren += <uint32_t>left
     memcpy(buffer, io.input + io.input_at, left)
     io.input_at += left
