@@ -62,7 +62,7 @@ from lbcore.parts.health cimport (
     health_set,
     health_was_reset,
 )
-from lbcore.parts.legs cimport leg_drop, leg_flush, leg_put_payload
+from lbcore.parts.legs cimport leg_decrypt, leg_drop, leg_flush, leg_io, leg_put_payload
 from lbcore.parts.bandwidth cimport bandwidth_reserve, bandwidth_return
 from lbcore.parts.limiter cimport (
     LIMIT_NONE,
@@ -157,7 +157,7 @@ from lbcore.sys.atomics cimport (
 )
 from lbcore.sys cimport linux
 from lbcore.sys.linux cimport memcpy, memset, monotonic_ns, sockaddr_in, sockaddr_in6
-from lbcore.tls.engine cimport tls_engine_t
+from lbcore.tls.engine cimport TLS_WANT_READ, io_take, tls_engine_t, tls_io_t
 from lbcore.worker cimport dispatch, watch_listeners, worker_new
 
 
@@ -1064,6 +1064,13 @@ def room_to_read(Outbox waiting not None, *, bint from_tls, bint to_tls):
     return move_room(&source, &target)
 
 
+cdef ssize_t only_answers(void *io, uint8_t *plain, size_t room) noexcept nogil:
+    """What a TLS library does with records that carry nothing: it answers each byte with one."""
+    cdef tls_io_t *between = <tls_io_t *>io
+    between.output_at = io_take(between, between.output, between.input_length)
+    return TLS_WANT_READ
+
+
 cdef class Mover:
     """The two legs of a plain connection, and what a worker needs to move its bytes by splice or, without
     a budget for pipes, by copying. The sockets stay the caller's."""
@@ -1078,6 +1085,7 @@ cdef class Mover:
         self.worker.node = self.node
         self.node.pipes_max = pipes_max
         self.worker.scratch_in = <uint8_t *>zeroed_lines(SCRATCH_BYTES)
+        self.worker.scratch_out = <uint8_t *>zeroed_lines(SCRATCH_BYTES)
         self.conn.client.fd = client_fd
         self.conn.upstream.fd = upstream_fd
 
@@ -1088,6 +1096,7 @@ cdef class Mover:
             pipes_fini(self.worker)
             chunk_pool_fini(&self.worker.chunks)
             free(self.worker.scratch_in)
+            free(self.worker.scratch_out)
         free(self.worker)
         free(self.node)
 
@@ -1116,6 +1125,23 @@ cdef class Mover:
         cdef int problem = leg_put_payload(self.worker, &self.conn.upstream, data, len(data))
         if problem != 0:
             raise OSError(problem, "give")
+
+    def answer(self, size_t length):
+        """TLS answers so much to what it read from the upstream. None, or why that is read no further."""
+        cdef tls_engine_t engine
+        cdef size_t used
+        cdef const char *refusal = NULL
+        memset(&engine, 0, sizeof(engine))
+        engine.recv = only_answers
+        self.worker.tls_engine = &engine
+        self.conn.upstream.tls = &self.worker.io
+        leg_io(self.worker, self.worker.scratch_in, length)
+        cdef int problem = leg_decrypt(self.worker, &self.conn.upstream, &used, &refusal)
+        self.conn.upstream.tls = NULL
+        self.worker.tls_engine = NULL
+        if problem != 0:
+            raise OSError(problem, "answer")
+        return None if refusal == NULL else refusal.decode()
 
     def quiet(self):
         """Nothing has moved for a while."""

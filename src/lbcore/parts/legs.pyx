@@ -154,18 +154,14 @@ cdef int leg_decrypt(worker_t *worker, leg_t *leg, size_t *out_used, const char 
 cdef int answer(worker_t *worker, leg_t *leg, const char **out_problem) noexcept nogil:
     """Sends what TLS itself has to say. A peer that asks for key updates and never reads fills what a leg
     may owe, but no single read does: an update that is answered is as long as the answer, and ANSWERS_MAX is
-    more than a batch may bring. That a broken leg takes nothing is no news. 0 or ENOMEM."""
+    more than a batch may bring (BARREN_MAX). That a broken leg takes nothing is no news. 0 or ENOMEM."""
     cdef size_t owed = leg.out.length if leg.out != NULL else 0
-    cdef size_t most = owed + ANSWERS_MAX if owed + ANSWERS_MAX < SCRATCH_BYTES else SCRATCH_BYTES
     if worker.io.output_at == 0:
         return 0
-    if owed == 0 or owed + worker.io.output_at <= most:
-        if leg_put(worker, leg, worker.io.output, worker.io.output_at) == ENOMEM:
-            return ENOMEM
-        if leg.out == NULL or leg.out.length <= most:
-            return 0
-    cannot_read(leg, b"key updates are asked for and not read", out_problem)
-    return 0
+    if owed > 0 and (worker.io.output_at > ANSWERS_MAX or owed + worker.io.output_at > SCRATCH_BYTES):
+        cannot_read(leg, b"key updates are asked for and not read", out_problem)
+        return 0
+    return ENOMEM if leg_put(worker, leg, worker.io.output, worker.io.output_at) == ENOMEM else 0
 
 
 cdef void cannot_read(leg_t *leg, const char *problem, const char **out_problem) noexcept nogil:

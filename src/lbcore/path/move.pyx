@@ -71,8 +71,7 @@ cdef int move_bytes(conn_t *conn, worker_t *worker, leg_t *source, leg_t *target
 
 cdef uint32_t move_room(leg_t *source, leg_t *target) noexcept nogil:
     """TLS adds the part of a record from before where it decrypts, headers and tags where it encrypts."""
-    cdef uint32_t other = held_against(source, target)
-    cdef uint32_t room = SCRATCH_BYTES if other == 0 else chunk_room_beside(other)
+    cdef uint32_t room = chunk_room_beside(held_by_other(source, target))
     if source.pipe != NULL:
         return room
     if target.tls != NULL:
@@ -82,7 +81,7 @@ cdef uint32_t move_room(leg_t *source, leg_t *target) noexcept nogil:
     return room if room < <uint32_t>BATCH_MAX else BATCH_MAX
 
 
-cdef uint32_t held_against(leg_t *source, leg_t *target) noexcept nogil:
+cdef uint32_t held_by_other(leg_t *source, leg_t *target) noexcept nogil:
     """What the other direction holds: a chunk, or a pipe whose bytes may go to one. What TLS answers to what
     is read now may make the chunk grow."""
     cdef uint32_t grown
