@@ -43,6 +43,7 @@ from lbcore.sys.linux cimport (
     epoll_wait,
     errno,
     fcntl,
+    htons,
     pipe2,
     recv,
     send,
@@ -54,11 +55,8 @@ from lbcore.sys.linux cimport (
     splice,
 )
 
-cdef extern from "arpa/inet.h" nogil:
-    uint16_t htons(uint16_t value)
-    uint32_t htonl(uint32_t value)
-
 cdef enum:
+    LOOPBACK = 0x0100007f        # 127.0.0.1, network byte order
     EVENTS = 256
     LITTLE = 16384               # bytes; a read that fills this is the beginning of a bulk
     PIPE_BYTES = 1 << 20
@@ -265,7 +263,7 @@ def forward(int listener, uint16_t first, uint16_t second):
     for i in range(2):
         self.upstreams[i].sin_family = AF_INET
         self.upstreams[i].sin_port = htons(second if i else first)
-        self.upstreams[i].sin_addr.s_addr = htonl(0x7f000001)
+        self.upstreams[i].sin_addr.s_addr = LOOPBACK
     event.events = EPOLLIN
     event.data.u64 = 0
     self.listener = listener
