@@ -10,19 +10,18 @@ import json
 import os
 import resource
 import shlex
-import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from . import certificates, network, pictures, preflight, readme, report
 from .compare import ITSELF, Bench, Case, Comparison, able
 from .load import LoadFailed
-from .proxies import PROXIES, Job, Proxy, ProxyFailed, ProxyMissing, Version
-from .upstream import Upstreams
+from .place import installed, place, usable_cpus
+from .proxies import PROXIES, Job, Proxy, ProxyFailed, Version
 from .works import QUICK, WORKS, Scale
 
 _FAILURES = (ProxyFailed, LoadFailed, preflight.JobNotDone, pictures.NoPictures, readme.NoPlace, OSError)
@@ -95,9 +94,11 @@ class _Run:
 
     def __init__(self, options: argparse.Namespace, command: str, folder: Path) -> None:
         where = _network() if options.network == "own" else "the machine's"
-        self._usable = _usable_cpus()
+        self._usable = usable_cpus()
         self._rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
-        self._versions, self._skipped = _versions(_chosen(PROXIES, "name", options.proxy))
+        self._versions, self._skipped = installed(_chosen(PROXIES, "name", options.proxy))
+        if not self._versions:
+            raise ProxyFailed("no proxy to measure")
         self._cases = [Case(proxy.name, proxy) for proxy in self._versions]
         self._works = _chosen(WORKS, "key", options.work or (_QUICK_WORKS if options.quick else ()))
         if not any(able(work, self._cases) for work in self._works):
@@ -162,15 +163,8 @@ class _Run:
         with self._place(comparison.cpus) as (job, cpus):
             return self._bench.itself(comparison, self._works, job, cpus)
 
-    @contextlib.contextmanager
-    def _place(self, count: int) -> Iterator[tuple[Job, list[int]]]:
-        """So many CPUs for the proxy; load and upstreams have the others, or share all when none is left."""
-        os.sched_setaffinity(0, self._usable[count:] or self._usable)
-        try:
-            with Upstreams() as upstreams:
-                yield Job(self._certificates, upstreams.ports), self._usable[:count]
-        finally:
-            os.sched_setaffinity(0, self._usable)
+    def _place(self, count: int) -> contextlib.AbstractContextManager[tuple[Job, list[int]]]:
+        return place(self._certificates, self._usable, count)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -216,32 +210,10 @@ def _network() -> str:
     return "a namespace of its own"
 
 
-def _usable_cpus() -> list[int]:
-    usable = sorted(os.sched_getaffinity(0))
-    if len(usable) < 2 or not shutil.which("taskset") or not shutil.which("openssl"):
-        raise OSError("needs two CPUs, taskset and openssl (Debian: apt-get install util-linux openssl)")
-    return usable
-
-
 def _raise_fd_limit() -> None:
     """Idle connections need a descriptor each, here and, by inheritance, in proxies and upstreams."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _versions(proxies: Sequence[Proxy]) -> tuple[dict[Proxy, Version], list[str]]:
-    """The proxies that are there; and those that are not, with how to get them."""
-    found: dict[Proxy, Version] = {}
-    skipped = []
-    for proxy in proxies:
-        try:
-            found[proxy] = proxy.version()
-        except ProxyMissing as missing:
-            print(f"bench: skipped: {missing}", file=sys.stderr)
-            skipped.append(str(missing))
-    if not found:
-        raise ProxyFailed("no proxy to measure")
-    return found, skipped
 
 
 def _end(number: int, frame: object) -> None:

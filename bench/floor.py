@@ -13,16 +13,16 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
 from . import certificates, network
 from .compare import Bench, Case
-from .proxies import HAProxy, Job, LoadBalancer, Nginx, Proxy, ProxyMissing, Version
+from .place import installed, place, usable_cpus
+from .proxies import HAProxy, Job, LoadBalancer, Nginx, Proxy, Version
 from .report import Result, machine, significant
-from .upstream import Upstreams
 from .works import QUICK, WORKS, Scale
 
 WORKS_OF_IT = tuple(work for work in WORKS if work.key in ("tcp-new", "tcp-echo", "tcp-down", "tcp-up"))
@@ -55,30 +55,6 @@ class Floor(Proxy):
         return _FORWARD.format(port=plain_port, upstreams=job.upstream_ports)
 
 
-def installed(proxies: Sequence[Proxy]) -> list[Proxy]:
-    """Those that can run; of the others it is said."""
-    found = []
-    for proxy in proxies:
-        try:
-            proxy.version()
-            found.append(proxy)
-        except ProxyMissing as missing:
-            print(f"{proxy.name} is left out: {missing}", file=sys.stderr)
-    return found
-
-
-@contextmanager
-def place(folder: Path) -> Iterator[tuple[Job, list[int]]]:
-    """One CPU for the proxies; the load and the upstreams have another."""
-    usable = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, usable[1:] or usable)
-    try:
-        with Upstreams() as upstreams:
-            yield Job(certificates.make(folder), upstreams.ports), usable[:1]
-    finally:
-        os.sched_setaffinity(0, usable)
-
-
 def row(result: Result, names: Sequence[str]) -> str:
     """One work: the floor's cost, and of each other one its cost and the ratio."""
     cells = [f"{result.work.title} ({result.work.unit})", significant(result.spread(Floor.name).median)]
@@ -97,16 +73,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with suppress(network.NoNamespace):
         network.enter()
     scale = QUICK if options.quick else Scale()
-    others = installed([LoadBalancer(), Nginx(), HAProxy()])
+    others, _ = installed([LoadBalancer(), Nginx(), HAProxy()])
     cases = [Case(proxy.name, proxy) for proxy in (Floor(), *others)]
     names = [proxy.name for proxy in others]
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
     print(f"\n| plain TCP, CPU of the proxy | floor | {' | '.join(names)} |")
     print("| --- | --: |" + " --: |" * len(names))
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, place(Path(name)) as (job, cpus):
-        bench = Bench(Path(name), scale, options.rounds, options.rounds * len(WORKS_OF_IT) * len(cases))
-        for work in WORKS_OF_IT:
-            print(row(bench.compare(work, cases, job, cpus), names), flush=True)
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        bench = Bench(folder, scale, options.rounds, options.rounds * len(WORKS_OF_IT) * len(cases))
+        with place(certificates.make(folder), usable_cpus(), 1) as (job, cpus):
+            for work in WORKS_OF_IT:
+                print(row(bench.compare(work, cases, job, cpus), names), flush=True)
 
 
 if __name__ == "__main__":

@@ -206,7 +206,6 @@ cdef bint begin(floor_t *self, end_t *end) noexcept nogil:
     end.watched = EPOLLIN
     return (
         setsockopt(end.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) == 0
-        and fcntl(end.fd, F_SETFL, O_NONBLOCK) == 0
         and epoll_ctl(self.epoll, EPOLL_CTL_ADD, end.fd, &event) == 0
     )
 
@@ -228,6 +227,7 @@ cdef void take(floor_t *self, int fd) noexcept nogil:
     if (
         pair.ends[1].fd < 0
         or connect(pair.ends[1].fd, <sockaddr *>upstream, sizeof(sockaddr_in)) != 0
+        or fcntl(pair.ends[1].fd, F_SETFL, O_NONBLOCK) != 0
         or not begin(self, &pair.ends[0])
         or not begin(self, &pair.ends[1])
     ):

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,17 +32,10 @@ from bench.proxies import (
     serial_hex,
 )
 from bench.proxies import base as proxies_base
-from bench.upstream import Upstreams
 from bench.works import WORKS
 from lbctl import config
 
 CPUS = sorted(os.sched_getaffinity(0))
-
-
-@pytest.fixture
-def job(made: certificates.Certificates) -> Iterator[Job]:
-    with Upstreams() as started:
-        yield Job(made, started.ports)
 
 
 def installed(proxy: Proxy) -> Version:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kit.clients import plain
+from kit.leaks import descriptors
+from kit.sockets import reset
 from kit.waiting import wait_until
 
-from bench import certificates, floor, network
+from bench import floor, network
 from bench.floor import Floor
 from bench.proxies import Job, LoadBalancer, Running, running
-from bench.upstream import PATTERN, Upstreams
+from bench.upstream import PATTERN
 from bench.works import Scale, Work, measure
 
 MIB = 1 << 20
@@ -24,19 +25,9 @@ MOMENT = Scale(seconds=0.1, idle=10, idle_before=10)
 
 
 @pytest.fixture
-def job(made: certificates.Certificates) -> Iterator[Job]:
-    with Upstreams() as started:
-        yield Job(made, started.ports)
-
-
-@pytest.fixture
 def started(job: Job, tmp_path: Path) -> Iterator[Running]:
     with running(Floor(), job, tmp_path, CPUS[:1]) as proxy:
         yield proxy
-
-
-def descriptors(proxy: Running) -> int:
-    return len(list(Path(f"/proc/{proxy.pid}/fd").iterdir()))
 
 
 @pytest.mark.parametrize("work", floor.WORKS_OF_IT, ids=lambda work: work.key)
@@ -57,7 +48,7 @@ def test_a_bulk_that_nobody_reads_for_a_while_is_complete(started: Running) -> N
     with plain(started.plain_port, receive_buffer=4096) as client:
         client.sendall(b"source %d\n" % (8 * MIB))
         answer = bytearray(client.recv(100_000))
-        wait_until(lambda: descriptors(started) > 8, "what is not read is in a pipe")
+        wait_until(lambda: descriptors(started.pid) > 8, "what is not read is in a pipe")
         while len(answer) < 8 * MIB:
             answer += client.recv(MIB)
     assert answer == pattern(8 * MIB)
@@ -70,15 +61,15 @@ def pattern(length: int) -> bytes:
 
 def test_everything_is_closed(started: Running) -> None:
     """At the first look the connection that found it listening may be there still."""
-    before = descriptors(started)
+    before = descriptors(started.pid)
     for request in (b"echo once\n", b"source 9000000\n") * 4:
         for end in ("closed", "reset"):
             with plain(started.plain_port) as client:
                 client.sendall(request)
                 assert client.recv(5)
                 if end == "reset":
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    wait_until(lambda: descriptors(started) <= before, "sockets and pipes are closed")
+                    reset(client)
+    wait_until(lambda: descriptors(started.pid) <= before, "sockets and pipes are closed")
 
 
 def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +77,7 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         raise network.NoNamespace("not here")
 
     monkeypatch.setattr(network, "enter", refused)
-    monkeypatch.setattr(floor, "installed", lambda proxies: proxies[:1])
+    monkeypatch.setattr(floor, "installed", lambda proxies: ({proxies[0]: proxies[0].version()}, []))
     monkeypatch.setattr(floor, "WORKS_OF_IT", floor.WORKS_OF_IT[:1])
     monkeypatch.setattr(floor, "QUICK", MOMENT)
     floor.main(["--rounds", "1", "--quick"])

@@ -1,0 +1,49 @@
+"""Where proxies are measured: CPUs of their own, the load and the upstreams on the others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from .certificates import Certificates
+from .proxies import Job, Proxy, ProxyMissing, Version
+from .upstream import Upstreams
+
+
+def usable_cpus() -> list[int]:
+    """Those of this process.
+
+    Raises:
+        OSError: they are too few to keep anything apart, or a program is missing that does.
+    """
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2 or not shutil.which("taskset") or not shutil.which("openssl"):
+        raise OSError("needs two CPUs, taskset and openssl (Debian: apt-get install util-linux openssl)")
+    return usable
+
+
+@contextmanager
+def place(certificates: Certificates, usable: Sequence[int], count: int) -> Iterator[tuple[Job, list[int]]]:
+    """So many CPUs for the proxy; load and upstreams have the others, or share all when none is left."""
+    os.sched_setaffinity(0, usable[count:] or usable)
+    try:
+        with Upstreams() as upstreams:
+            yield Job(certificates, upstreams.ports), list(usable[:count])
+    finally:
+        os.sched_setaffinity(0, usable)
+
+
+def installed(proxies: Sequence[Proxy]) -> tuple[dict[Proxy, Version], list[str]]:
+    """The proxies that are there; and those that are not, with how to get them."""
+    found: dict[Proxy, Version] = {}
+    skipped = []
+    for proxy in proxies:
+        try:
+            found[proxy] = proxy.version()
+        except ProxyMissing as missing:
+            print(f"bench: skipped: {missing}", file=sys.stderr)
+            skipped.append(str(missing))
+    return found, skipped
