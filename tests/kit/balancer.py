@@ -75,6 +75,25 @@ class Policy:
         return lbcore.Verdict(True, client=name, limits=limits, ttl=self.ttl)
 
 
+class Thinker:
+    """An authorizer that lets `alice` in, but only after it was told to.
+
+    Attributes:
+        thinking: it has been asked.
+        answered: set this to have the answer.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.thinking = threading.Event()
+        self.answered = threading.Event()
+        self._patience = patience
+
+    def __call__(self, peer: lbcore.PeerCertificate, application: str) -> lbcore.Verdict:
+        self.thinking.set()
+        self.answered.wait(self._patience)
+        return lbcore.Verdict(True, client="alice")
+
+
 class Records:
     """What the engine wrote down; any thread."""
 

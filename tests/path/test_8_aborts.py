@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import select
-import threading
 import time
 
 import pytest
-from kit.balancer import Balancer, Stopwatch
+from kit.balancer import Balancer, Stopwatch, Thinker
 from kit.clients import TlsClient, connect, plain
 from kit.faults import Ending, Faults, FaultyProxy
 from kit.fixtures import Keep, MakeBalancer
@@ -17,8 +16,6 @@ from kit.records import ALERT, RecordClient
 from kit.sockets import End, read_to_end, reset
 from kit.upstreams import Script, Session, Upstream, hold, sink
 from kit.waiting import wait_until
-
-import lbcore
 
 AT_ONCE = 1.0  # seconds within which an abort must be passed on
 IN_THE_MIDDLE = 300_000  # bytes after which it comes
@@ -241,19 +238,13 @@ def test_a_fatal_alert_is_an_abort(
 
 
 def test_a_fatal_alert_before_the_verdict(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
-    thinking, answered = threading.Event(), threading.Event()
-
-    def slow(peer: lbcore.PeerCertificate, application: str) -> lbcore.Verdict:
-        thinking.set()
-        answered.wait(10)
-        return lbcore.Verdict(True, client="alice")
-
-    lb = balance(upstream, authorize=slow, engine={"authorize_timeout": 10.0})
+    policy = Thinker(10.0)
+    lb = balance(upstream, authorize=policy, engine={"authorize_timeout": 10.0})
     with RecordClient(pki, lb.port) as client:
-        assert thinking.wait(10)
+        assert policy.thinking.wait(10)
         client.sock.sendall(client.seal(bytes([2, 200]), ALERT))
         record = lb.record(reason="client_gone")
-        answered.set()
+        policy.answered.set()
     assert record.tls_error
     assert upstream.accepted == 0
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from kit.balancer import TLS_ENGINE, Balancer
+from kit.balancer import TLS_ENGINE, Balancer, Thinker
 from kit.clients import connect
 from kit.fixtures import Keep, MakeBalancer
 from kit.pki import Pki
@@ -246,19 +246,13 @@ def test_padded_data_is_data(balance: MakeBalancer, upstream: Upstream, pki: Pki
 
 def test_a_flood_before_the_verdict(balance: MakeBalancer, upstream: Upstream, pki: Pki) -> None:
     """While the policy still thinks, the records are read already."""
-    thinking, answered = threading.Event(), threading.Event()
-
-    def slow(peer: lbcore.PeerCertificate, application: str) -> lbcore.Verdict:
-        thinking.set()
-        answered.wait(10)
-        return lbcore.Verdict(True, client="alice")
-
-    lb = balance(upstream, authorize=slow, engine={"authorize_timeout": 10.0})
+    policy = Thinker(10.0)
+    lb = balance(upstream, authorize=policy, engine={"authorize_timeout": 10.0})
     with RecordClient(pki, lb.port) as client:
-        assert thinking.wait(10)
+        assert policy.thinking.wait(10)
         client.sock.sendall(updates(client, 400))
         record = lb.record(reason="client_gone")
-        answered.set()
+        policy.answered.set()
     assert record.tls_error == "too many records without data"
     assert upstream.accepted == 0
 
@@ -266,16 +260,10 @@ def test_a_flood_before_the_verdict(balance: MakeBalancer, upstream: Upstream, p
 @pytest.mark.skipif(TLS_ENGINE != "openssl", reason="the other engine answers with the next data it sends")
 def test_answers_that_wait_for_the_verdict(balance: MakeBalancer, keep: Keep, pki: Pki) -> None:
     """What the client does not read is not held beside what it has said: it is read when that is gone."""
-    thinking, answered = threading.Event(), threading.Event()
-
-    def slow(peer: lbcore.PeerCertificate, application: str) -> lbcore.Verdict:
-        thinking.set()
-        answered.wait(30)
-        return lbcore.Verdict(True, client="alice")
-
-    lb = balance(keep(Upstream(sink)), authorize=slow, engine={"authorize_timeout": 30.0})
+    policy = Thinker(30.0)
+    lb = balance(keep(Upstream(sink)), authorize=policy, engine={"authorize_timeout": 30.0})
     with RecordClient(pki, lb.port, receive_buffer=4 * KIB, send_buffer=8 * KIB, segment=536) as client:
-        assert thinking.wait(10)
+        assert policy.thinking.wait(10)
         left, said = b"", 0
         while select.select([], [client.sock], [], 1.0)[1]:
             if not left:
@@ -283,7 +271,7 @@ def test_answers_that_wait_for_the_verdict(balance: MakeBalancer, keep: Keep, pk
                 left = client.seal(b"x", padding=13_000) + updates(client, 12)
             left = left[client.sock.send(left, socket.MSG_DONTWAIT) :]
         assert lb.engine.connections()[0]["stage"] == "authorize"
-        answered.set()
+        policy.answered.set()
         left += client.seal(CLOSE_NOTIFY, ALERT)
         sender = threading.Thread(target=client.sock.sendall, args=(left,))
         sender.start()
