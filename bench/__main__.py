@@ -95,6 +95,7 @@ class _Run:
     def __init__(self, options: argparse.Namespace, command: str, folder: Path) -> None:
         where = _network() if options.network == "own" else "the machine's"
         self._usable = usable_cpus()
+        self._as_packaged: bool = options.as_packaged
         self._rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
         self._versions, self._skipped = installed(_chosen(PROXIES, "name", options.proxy))
         if not self._versions:
@@ -116,6 +117,7 @@ class _Run:
             "command": command,
             "rounds": str(self._rounds),
             "network": where,
+            "peers": "as packaged" if self._as_packaged else "with choices in their favour (bench/README.md)",
         }
 
     def measured(self) -> report.Report:
@@ -164,7 +166,7 @@ class _Run:
             return self._bench.itself(comparison, self._works, job, cpus)
 
     def _place(self, count: int) -> contextlib.AbstractContextManager[tuple[Job, list[int]]]:
-        return place(self._certificates, self._usable, count)
+        return place(self._certificates, self._usable, count, as_packaged=self._as_packaged)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,6 +180,9 @@ def _parser() -> argparse.ArgumentParser:
         "--network", choices=["own", "machine"], default="own",
         help="own: a namespace with an untouched loopback and Linux's default congestion control",
     )  # fmt: skip
+    parser.add_argument(
+        "--as-packaged", action="store_true", help="peers without the choices in their favour"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every round to FILE")
     parser.add_argument("--svg", type=Path, metavar="DIR", help="also draw pictures into DIR")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="also put the table into a README")

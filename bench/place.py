@@ -26,12 +26,14 @@ def usable_cpus() -> list[int]:
 
 
 @contextmanager
-def place(certificates: Certificates, usable: Sequence[int], count: int) -> Iterator[tuple[Job, list[int]]]:
+def place(
+    certificates: Certificates, usable: Sequence[int], count: int, *, as_packaged: bool = False
+) -> Iterator[tuple[Job, list[int]]]:
     """So many CPUs for the proxy; load and upstreams have the others, or share all when none is left."""
     os.sched_setaffinity(0, usable[count:] or usable)
     try:
         with Upstreams() as upstreams:
-            yield Job(certificates, upstreams.ports), list(usable[:count])
+            yield Job(certificates, upstreams.ports, as_packaged=as_packaged), list(usable[:count])
     finally:
         os.sched_setaffinity(0, usable)
 

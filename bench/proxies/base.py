@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,6 +26,8 @@ from ..cpu import family
 CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
 UNKNOWN = "an unknown library"
 _PROJECT = Path(__file__).parents[2]
+# A comment in a template: --as-packaged leaves out the line below it, or has what it quotes instead.
+_FAVOUR = re.compile(r'^( *)[#;] In its favour(?: instead of "([^"]+)")?: .*\n.*\n', re.MULTILINE)
 _START_WITHIN = 20.0  # seconds
 _STOP_WITHIN = 10.0
 
@@ -46,6 +49,7 @@ class Job:
         concurrent: connections one client may have open at a time.
         max_connections: of the whole proxy.
         workers: threads or processes that serve.
+        as_packaged: peers without the choices in their favour.
     """
 
     certificates: Certificates
@@ -53,6 +57,7 @@ class Job:
     concurrent: int = 3000
     max_connections: int = 6000
     workers: int = 1
+    as_packaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,8 @@ class Proxy(ABC):
     def fill(self, job: Job, ports: tuple[int, int], **values: object) -> str:
         """Its template with the job in it, and with `values`."""
         certificates = job.certificates
-        return Template((CONFIGURATIONS / self.config_name).read_text()).substitute(
+        template = (CONFIGURATIONS / self.config_name).read_text()
+        return Template(as_packaged(template) if job.as_packaged else template).substitute(
             {
                 "ca_pem": certificates.ca,
                 "server_cert": certificates.server.cert,
@@ -182,6 +188,11 @@ class Proxy(ABC):
         if done.returncode:
             raise ProxyFailed(f"{' '.join(command)} failed. It wrote:\n{(done.stdout + done.stderr).strip()}")
         return done.stdout + done.stderr
+
+
+def as_packaged(template: str) -> str:
+    """A configuration without the choices in the peer's favour."""
+    return _FAVOUR.sub(lambda found: f"{found[1]}{found[2]}\n" if found[2] else "", template)
 
 
 def serial_hex(serial: int) -> str:

@@ -86,6 +86,37 @@ def test_configurations_have_the_limit(proxy: Proxy, made: certificates.Certific
     assert bool(all_of_them) == (proxy.limit is not Limit.NONE)
 
 
+@pytest.mark.parametrize(
+    ("proxy", "in_favour", "packaged"),
+    [
+        (HAProxy(), ["tune.bufsize 65536", "tune.pipesize 262144", "option splice-auto"], []),
+        (
+            Nginx(),
+            [
+                "multi_accept on;",
+                "access_log nginx-access.log connection buffer=64k flush=1s;",
+                "proxy_buffer_size 64k;",
+            ],
+            ["access_log nginx-access.log connection;"],
+        ),
+        (Stunnel(), ["socket = l:TCP_NODELAY=1", "socket = r:TCP_NODELAY=1", "libwrap = no"], []),
+        (Envoy(), [], []),
+        (LoadBalancer(), [], []),
+    ],
+    ids=lambda value: value.name if isinstance(value, Proxy) else "",
+)
+def test_as_packaged_is_without_what_is_in_its_favour(
+    proxy: Proxy, in_favour: list[str], packaged: list[str], made: certificates.Certificates, tmp_path: Path
+) -> None:
+    """And only without that."""
+    installed(proxy)
+    job = Job(made, (1001, 1002))
+    chosen = [line.strip() for line in lines(proxy, job, tmp_path)]
+    plain = [line.strip() for line in lines(proxy, dataclasses.replace(job, as_packaged=True), tmp_path)]
+    assert [line for line in chosen if line not in plain] == in_favour
+    assert [line for line in plain if line not in chosen] == packaged
+
+
 def test_all_get_the_same_allow_list(made: certificates.Certificates, tmp_path: Path) -> None:
     job = Job(made, (1, 2))
     document = yaml.safe_load(LoadBalancer().configuration(job, tmp_path, 3, 4))
@@ -157,6 +188,12 @@ def test_each_does_what_it_says(proxy: Proxy, job: Job, tmp_path: Path) -> None:
     require_server("openssl")
     assert installed(proxy).tls != proxies_base.UNKNOWN
     assert "AES_128_GCM" in preflight.prove(proxy, job, tmp_path, CPUS)
+
+
+@pytest.mark.parametrize("proxy", [HAProxy(), Nginx(), Stunnel()], ids=lambda proxy: proxy.name)
+def test_each_does_it_as_packaged_too(proxy: Proxy, job: Job, tmp_path: Path) -> None:
+    installed(proxy)
+    assert preflight.prove(proxy, dataclasses.replace(job, as_packaged=True), tmp_path, CPUS)
 
 
 class _WithoutLimit(HAProxy):
