@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from . import certificates, network, pictures, preflight, readme, report
 from .compare import ITSELF, Bench, Case, Comparison, able
 from .load import LoadFailed
+from .options import positive
 from .place import installed, place, usable_cpus
 from .proxies import PROXIES, Job, Proxy, ProxyFailed, Version
 from .works import QUICK, WORKS, Scale
@@ -172,7 +173,7 @@ class _Run:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="less of everything, under two minutes")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="measurements of each work and proxy")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="measurements of each work and proxy")
     parser.add_argument(
         "--workers", choices=["one", "all"], default="one", help="all: once more with a worker for each CPU"
     )
@@ -193,12 +194,6 @@ def _parser() -> argparse.ArgumentParser:
         "--proxy", action="append", choices=[proxy.name for proxy in PROXIES], help="only this (repeatable)"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError("a whole number of at least 1")
-    return int(text)
 
 
 def _chosen(all_of_them: Sequence[_T], attribute: str, names: Sequence[str] | None) -> list[_T]:

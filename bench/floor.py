@@ -20,6 +20,7 @@ from types import MappingProxyType
 
 from . import certificates, network
 from .compare import Bench, Case
+from .options import positive
 from .place import installed, place, usable_cpus
 from .proxies import HAProxy, Job, LoadBalancer, Nginx, Proxy, Version
 from .report import Result, machine, significant
@@ -67,7 +68,7 @@ def row(result: Result, names: Sequence[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m bench.floor", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each work and proxy")
+    parser.add_argument("--rounds", type=positive, default=5, help="measurements of each work and proxy")
     parser.add_argument("--quick", action="store_true", help="shorter ones")
     options = parser.parse_args(arguments)
     with suppress(network.NoNamespace):

@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import repeat
@@ -33,6 +33,7 @@ from kit.upstreams import Upstream
 
 from . import network
 from .cpu import memory_kib
+from .options import positive
 from .report import machine, significant
 
 SAMPLES = 200
@@ -188,12 +189,12 @@ def balancer(engine: str) -> Iterator[tuple[Pki, Daemon]]:
             yield pki, daemon
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="quiet and hostile ones in turns")
+    parser.add_argument("--rounds", type=positive, default=5, help="quiet and hostile ones in turns")
     parser.add_argument("--engine", choices=["s2n", "openssl"], default="s2n", help="the TLS engine")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with suppress(network.NoNamespace):
         network.enter()
     print(", ".join(f"{name} {value}" for name, value in machine().items()))

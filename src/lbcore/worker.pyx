@@ -591,7 +591,7 @@ cdef void read_inbox(worker_t *worker) noexcept nogil:
 
 # ---- life ----------------------------------------------------------------------------------------
 
-cdef bint batch_fits(const tls_engine_t *engine) noexcept nogil:
+cdef bint sealing_fits(const tls_engine_t *engine) noexcept nogil:
     """Whether encrypting adds no more than was reckoned with, in records as small as a peer may ask for."""
     return (
         engine.overhead_record * SEALING_SHARE <= engine.overhead_record + FRAGMENT_MIN
@@ -602,7 +602,7 @@ cdef bint batch_fits(const tls_engine_t *engine) noexcept nogil:
 cdef worker_t *worker_new(node_t *node, uint32_t number, const tls_engine_t *engine, snapshot_t *snapshot,
                           uint32_t slots) noexcept nogil:
     cdef worker_t *worker
-    if not batch_fits(engine):
+    if not sealing_fits(engine):
         linux.errno = EMSGSIZE
         return NULL
     worker = <worker_t *>lines_new(sizeof(worker_t))
