@@ -10,7 +10,6 @@ import json
 import os
 import resource
 import shlex
-import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,13 +18,12 @@ from typing import Any, TypeVar
 
 from . import certificates, network, pictures, preflight, readme, report
 from .compare import ITSELF, Bench, Case, Comparison, able
-from .load import LoadFailed
-from .options import positive
+from .options import FAILURES, positive, run, words
 from .place import installed, place, usable_cpus
 from .proxies import PROXIES, Job, Proxy, ProxyFailed, Version
 from .works import QUICK, WORKS, Scale
 
-_FAILURES = (ProxyFailed, LoadFailed, preflight.JobNotDone, pictures.NoPictures, readme.NoPlace, OSError)
+_FAILURES = (*FAILURES, preflight.JobNotDone, pictures.NoPictures, readme.NoPlace)
 _T = TypeVar("_T")
 _ROUNDS = 5
 _QUICK_ROUNDS = 2
@@ -46,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = ["What is printed was measured; not everything else could be written."]
         _write(report.as_json(done), options)
     except _FAILURES as failure:
-        words = [str(failure), *getattr(failure, "__notes__", []), *outcome]
-        print("bench: " + "\n".join(words), file=sys.stderr)
+        print("\n".join([f"bench: {words(failure)}", *outcome]), file=sys.stderr)
         return 1
     return 0
 
@@ -94,9 +91,9 @@ class _Run:
     """A run as it was asked for."""
 
     def __init__(self, options: argparse.Namespace, command: str, folder: Path) -> None:
-        where = _network() if options.network == "own" else "the machine's"
         self._usable = usable_cpus()
         self._as_packaged: bool = options.as_packaged
+        self._own_network = options.network == "own"
         self._rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
         self._versions, self._skipped = installed(_chosen(PROXIES, "name", options.proxy))
         if not self._versions:
@@ -117,7 +114,7 @@ class _Run:
             "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "command": command,
             "rounds": str(self._rounds),
-            "network": where,
+            "network": network.MACHINES,
             "peers": "as packaged" if self._as_packaged else "with choices in their favour (bench/README.md)",
         }
 
@@ -128,6 +125,8 @@ class _Run:
             JobNotDone: a proxy does less than the others.
             LoadFailed, ProxyFailed: something went wrong while it was measured.
         """
+        if self._own_network:
+            self._run["network"] = network.enter_if_allowed()
         _raise_fd_limit()
         minutes = max(1, round(self._measurements * self._scale.lasts / 60))
         expected = f"{self._measurements} measurements, roughly {minutes} min on two idle CPUs"
@@ -200,31 +199,11 @@ def _chosen(all_of_them: Sequence[_T], attribute: str, names: Sequence[str] | No
     return [one for one in all_of_them if not names or getattr(one, attribute) in names]
 
 
-def _network() -> str:
-    """Into a network of our own, if we may."""
-    try:
-        network.enter()
-    except network.NoNamespace as problem:
-        print(f"bench: in the machine's network, since there is no other: {problem}", file=sys.stderr)
-        return "the machine's"
-    return "a namespace of its own"
-
-
 def _raise_fd_limit() -> None:
     """Idle connections need a descriptor each, here and, by inheritance, in proxies and upstreams."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _end(number: int, frame: object) -> None:
-    """So that proxies, upstreams and keys go with whoever is told to end."""
-    sys.exit(128 + number)
-
-
 if __name__ == "__main__":
-    for told in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(told, _end)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    run(main)

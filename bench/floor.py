@@ -14,13 +14,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
 from . import certificates, network
 from .compare import Bench, Case
-from .options import positive
+from .options import positive, run, tell
 from .place import installed, place, usable_cpus
 from .proxies import HAProxy, Job, LoadBalancer, Nginx, Proxy, Version
 from .report import Result, machine, significant
@@ -65,15 +64,20 @@ def row(result: Result, names: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints a Markdown table."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints a Markdown table; 0: measured, 1: something failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.floor", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=positive, default=5, help="measurements of each work and proxy")
     parser.add_argument("--quick", action="store_true", help="shorter ones")
     options = parser.parse_args(arguments)
-    with suppress(network.NoNamespace):
-        network.enter()
     scale = QUICK if options.quick else Scale()
+    return tell("bench.floor", lambda: measure(options.rounds, scale))
+
+
+def measure(rounds: int, scale: Scale) -> None:
+    """All works, and a row for each as soon as it has been measured."""
+    usable = usable_cpus()
+    network.enter_if_allowed()
     others, _ = installed([LoadBalancer(), Nginx(), HAProxy()])
     cases = [Case(proxy.name, proxy) for proxy in (Floor(), *others)]
     names = [proxy.name for proxy in others]
@@ -82,11 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| --- | --: |" + " --: |" * len(names))
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        bench = Bench(folder, scale, options.rounds, options.rounds * len(WORKS_OF_IT) * len(cases))
-        with place(certificates.make(folder), usable_cpus(), 1) as (job, cpus):
+        bench = Bench(folder, scale, rounds, rounds * len(WORKS_OF_IT) * len(cases))
+        with place(certificates.make(folder), usable, 1) as (job, cpus):
             for work in WORKS_OF_IT:
                 print(row(bench.compare(work, cases, job, cpus), names), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -33,7 +33,8 @@ from kit.upstreams import Upstream
 
 from . import network
 from .cpu import memory_kib
-from .options import positive
+from .options import positive, run, tell
+from .place import usable_cpus
 from .report import machine, significant
 
 SAMPLES = 200
@@ -169,9 +170,9 @@ def memory_of_a_stranger(pki: Pki, daemon: Daemon) -> str:
 
 
 @contextmanager
-def balancer(engine: str) -> Iterator[tuple[Pki, Daemon]]:
+def balancer(engine: str, usable: Sequence[int]) -> Iterator[tuple[Pki, Daemon]]:
     """On a CPU of its own; its strangers may stay."""
-    proxy_cpu, load_cpu = sorted(os.sched_getaffinity(0))[:2]
+    proxy_cpu, load_cpu = usable[:2]
     os.sched_setaffinity(0, {load_cpu})
     with tempfile.TemporaryDirectory(prefix="bench-") as name, Upstream() as upstream:
         folder = Path(name)
@@ -189,24 +190,29 @@ def balancer(engine: str) -> Iterator[tuple[Pki, Daemon]]:
             yield pki, daemon
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints a Markdown table."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints a Markdown table; 0: measured, 1: something failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=positive, default=5, help="quiet and hostile ones in turns")
     parser.add_argument("--engine", choices=["s2n", "openssl"], default="s2n", help="the TLS engine")
     options = parser.parse_args(arguments)
-    with suppress(network.NoNamespace):
-        network.enter()
+    return tell("bench.hostile", lambda: measure(options.engine, options.rounds))
+
+
+def measure(engine: str, rounds: int) -> None:
+    """All works, and a row for each as soon as it has been measured."""
+    usable = usable_cpus()
+    network.enter_if_allowed()
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
-    with balancer(options.engine) as (pki, daemon):
+    with balancer(engine, usable) as (pki, daemon):
         connects(pki, daemon.port())  # warm
-        print(f"\n{options.engine}: a stranger holds {memory_of_a_stranger(pki, daemon)} of memory\n")
+        print(f"\n{engine}: a stranger holds {memory_of_a_stranger(pki, daemon)} of memory\n")
         print("| a good client's | median alone | beside | ratio | p99 alone | beside | ratio |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for name, work, hostile in WORKS:
-            cells = compare(pki, daemon.port(), work, hostile, options.rounds)
+            cells = compare(pki, daemon.port(), work, hostile, rounds)
             print("| " + " | ".join([name, *cells]) + " |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

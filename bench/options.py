@@ -1,8 +1,16 @@
-"""Values on the command line, the same for each of the bench's programs."""
+"""What the bench's programs have in common at the command line: values, and how they end."""
 
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
+from collections.abc import Callable
+
+from .load import LoadFailed
+from .proxies import ProxyFailed
+
+FAILURES = (ProxyFailed, LoadFailed, OSError)
 
 
 def positive(text: str) -> int:
@@ -10,3 +18,32 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError("a whole number of at least 1")
     return int(text)
+
+
+def words(failure: BaseException) -> str:
+    """What is told of it: itself, and what was noted on its way."""
+    return "\n".join([str(failure), *getattr(failure, "__notes__", [])])
+
+
+def tell(program: str, work: Callable[[], None]) -> int:
+    """Does it. 0: it was done; 1: it failed, and stderr says why."""
+    try:
+        work()
+    except FAILURES as failure:
+        print(f"{program}: {words(failure)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(main: Callable[[], int]) -> None:
+    """Ends the process with what `main` returns. A signal ends it in order, so that nothing it started stays."""
+    for told in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(told, _end)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def _end(number: int, frame: object) -> None:
+    sys.exit(128 + number)

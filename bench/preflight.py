@@ -21,6 +21,7 @@ from pathlib import Path
 
 from .certificates import KeyPair
 from .cpu import settle
+from .network import NETLINK_HEADER
 from .proxies import Job, Limit, Proxy, Running, running
 from .upstream import PATTERN
 
@@ -31,7 +32,6 @@ _PATIENCE = 5.0  # seconds
 _ECHO = b"echo ".ljust(63, b"x") + b"\n"
 _CIPHERS = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384")
 # linux/netlink.h, linux/sock_diag.h
-_HEADER = struct.Struct("=IHHII")
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST_DUMP = 0x301
@@ -106,12 +106,16 @@ class _Preflight:
         clients = self._job.certificates.clients
         match self._proxy.limit:
             case Limit.CLIENT:
-                self._fills(_LIMIT, "a client's connections", lambda _: self._listed(clients[0], _place()))
-                self._lets_in("another client", lambda: self._listed(clients[1], _place()))
+                other = ("another client", lambda: self._listed(clients[1], _place()))
+                self._fills(
+                    _LIMIT, "a client's connections", lambda _: self._listed(clients[0], _place()), other
+                )
             case Limit.SOURCE:
                 here = _place()
-                self._fills(_LIMIT, "an address's connections", lambda n: self._listed(clients[n], here))
-                self._lets_in("another address", lambda: self._listed(clients[1], _place()))
+                other = ("another address", lambda: self._listed(clients[1], _place()))
+                self._fills(
+                    _LIMIT, "an address's connections", lambda n: self._listed(clients[n], here), other
+                )
             case Limit.PROCESS:
                 self._fills(
                     _OF_ALL, "all connections", lambda n: self._listed(clients[n % len(clients)], _place())
@@ -119,22 +123,29 @@ class _Preflight:
         self._until_quiet()
         if self._started.plain_port and self._proxy.lack("tcp-storm") is None:
             here = _place()
-            self._fills(_LIMIT, "the plain connections of an address", lambda _: self._plain(here))
-            self._lets_in("another address", lambda: self._plain(_place()))
+            self._fills(
+                _LIMIT, "the plain connections of an address", lambda _: self._plain(here),
+                ("another address", lambda: self._plain(_place())),
+            )  # fmt: skip
         self._until_quiet()
 
-    def _fills(self, limit: int, what: str, connect: Callable[[int], socket.socket]) -> None:
-        """As many as are allowed are let in, and one more is not."""
+    def _fills(
+        self,
+        limit: int,
+        what: str,
+        connect: Callable[[int], socket.socket],
+        other: tuple[str, Callable[[], socket.socket]] | None = None,
+    ) -> None:
+        """As many as are allowed are let in, one more is not, and while they are open somebody else is."""
         with contextlib.ExitStack() as held:
             for number in range(limit):
                 sock = held.enter_context(connect(number))
                 self._must_echo(sock, f"{number + 1} of {what}, where {limit} are allowed")
             if _is_let_in(lambda: connect(limit), what):
                 raise JobNotDone(f"{limit + 1} of {what} are open, {limit} are allowed")
-
-    def _lets_in(self, who: str, connect: Callable[[], socket.socket]) -> None:
-        with connect() as sock:
-            self._must_echo(sock, who)
+            if other is not None:
+                who, come = other
+                self._must_echo(held.enter_context(come()), f"{who} while {limit} of {what} are open")
 
     def _must_echo(self, sock: socket.socket, who: str) -> None:
         try:
@@ -276,13 +287,13 @@ def _established(port: int) -> int:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
         addresses = struct.pack("!H", port) + bytes(46)
         request = struct.pack("=BBBxI", socket.AF_INET, socket.IPPROTO_TCP, 0, 1 << _ESTABLISHED) + addresses
-        size = _HEADER.size + len(request)
-        kernel.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0) + request)
+        size = NETLINK_HEADER.size + len(request)
+        kernel.send(NETLINK_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0) + request)
         count = 0
         while True:
             answer = kernel.recv(1 << 16)
             while answer:
-                length, kind, *_ = _HEADER.unpack_from(answer)
+                length, kind, *_ = NETLINK_HEADER.unpack_from(answer)
                 if kind == _ERROR:
                     raise OSError("the kernel does not tell its connections (sock_diag)")
                 if kind == _DONE:

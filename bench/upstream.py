@@ -1,6 +1,6 @@
-"""The upstreams of a run: cheap servers whose job the first line of a connection selects.
+"""The upstreams of a run: cheap servers. A line of the client says what to do; when it is done, another may.
 
-    echo ...\\n   everything is sent back, this line included
+    echo ...\\n   everything is sent back, this line included, for good
     sink N\\n     N bytes are taken and thrown away, then "N\\n" is answered
     source N\\n   N bytes of a known pattern are sent
 

@@ -16,6 +16,7 @@ from .load import (
     Crowd,
     Driver,
     Hold,
+    LoadFailed,
     Mixed,
     NewConnections,
     OpenEchoes,
@@ -154,7 +155,7 @@ def _mixed(targets: Sequence[Target], scale: Scale) -> Driver:
 _US = 1e-3  # nanoseconds per unit -> microseconds per unit
 _MS_PER_GB = 1e-6 * 1e9  # nanoseconds per byte -> milliseconds per 10^9 bytes
 
-_OVER_TLS: tuple[Work, ...] = (
+_BOTH_WAYS: tuple[Work, ...] = (
     Work("new", "new connection + 64 B echo", "µs", _US, _new_connections, grows=True),
     Work("echo", "1 KiB echo on 64 open connections", "µs", _US, _open_echoes, grows=True),
     Work("down", "download", "ms/GB", _MS_PER_GB, _download, grows=True),
@@ -164,10 +165,10 @@ _OVER_TLS: tuple[Work, ...] = (
     Work("mixed", "p99 of a 64 B echo beside 8 downloads", "µs", 1.0, _mixed, reads="latency"),
 )
 WORKS: tuple[Work, ...] = (
-    *(replace(work, key=f"tls-{work.key}", title=f"mTLS 1.3: {work.title}") for work in _OVER_TLS),
+    *(replace(work, key=f"tls-{work.key}", title=f"mTLS 1.3: {work.title}") for work in _BOTH_WAYS),
     *(
         replace(work, key=f"tcp-{work.key}", title=f"plain TCP: {work.title}", plaintext=True)
-        for work in _OVER_TLS
+        for work in _BOTH_WAYS
     ),
 )
 
@@ -185,7 +186,7 @@ def measure(work: Work, proxy: Proxy, job: Job, scale: Scale, folder: Path, cpus
 
     Raises:
         ProxyFailed: the proxy did not start or did not survive.
-        LoadFailed: any connection failed, or any byte was missing or wrong.
+        LoadFailed: any connection failed, any byte was missing or wrong, or all of it cost nothing.
     """
     if work.concurrent is not None:
         job = replace(job, concurrent=work.concurrent)
@@ -209,5 +210,7 @@ def _read(work: Work, driver: Driver, pid: int, cpus: int) -> Sample:
     settle(pid)
     latency = None if done.latencies is None else percentiles(done.latencies)
     cost = (read(pid) - value_before) / done.units if latency is None else latency["p99"]
+    if cost <= 0:
+        raise LoadFailed(f"{work.title} cost nothing: too little was done to be measured")
     busy = (cpu_after - cpu_before) / 1e9 / seconds / cpus
     return Sample(cost * work.factor, done.units, seconds, busy, latency)

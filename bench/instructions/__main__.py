@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         valgrind = find_valgrind()
         allowed = None if options.update else budget.load(place)
+        made_with = tools(valgrind)
         spent = count(valgrind, options.path or [])
     except FileNotFoundError:
         print(f"instructions: no budget for {architecture()}: --update makes {place}", file=sys.stderr)
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CannotCount as problem:
         print(f"instructions: {problem}", file=sys.stderr)
         return NOT_COUNTED
-    counted = Budget(tools(valgrind), {key: one.cost for key, one in spent.items()})
+    counted = Budget(made_with, {key: one.cost for key, one in spent.items()})
     print(table(spent))
     print(dearest(spent, options.top))
     if allowed is None:

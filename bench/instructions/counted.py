@@ -2,7 +2,7 @@
 
     LD_PRELOAD=steps.so valgrind --tool=callgrind ... python -m bench.instructions.counted [key ...]
 
-`__main__.py` starts it. Each path of `PATHS` is run once before it is counted, then in batches, each of which
+`counting.py` starts it. Each path of `PATHS` is run once before it is counted, then in batches, each of which
 callgrind writes into a file of its own.
 """
 
@@ -23,7 +23,7 @@ import lbcore
 from ..micro.compiled import loops
 from ..micro.parts import RATED, application, nested
 from . import identities
-from .script import ACTED, PATIENCE, Peer, Steps, Upstreams, connect, until
+from .script import ACTED, ENDS, PATIENCE, Peer, Steps, Upstreams, connect, until
 
 BATCHES = 3
 _SMALL, _ECHO, _CHUNK, _PIECE = 64, 1024, 49152, 262144
@@ -145,16 +145,16 @@ class World:
         yield from self.open(name, bytes(_SMALL))
         client, upstream = self.pair
         yield from upstream.receive(_SMALL)
-        yield from upload(upstream, client, _SMALL)
+        yield from carry(upstream, client, _SMALL)
         yield from shut(client, upstream)
 
 
 def echo(client: Peer, upstream: Peer, count: int) -> Steps:
-    yield from upload(client, upstream, count)
-    yield from upload(upstream, client, count)
+    yield from carry(client, upstream, count)
+    yield from carry(upstream, client, count)
 
 
-def upload(source: Peer, target: Peer, count: int) -> Steps:
+def carry(source: Peer, target: Peer, count: int) -> Steps:
     yield from source.send(bytes(count))
     yield from target.receive(count)
 
@@ -206,7 +206,7 @@ def new_early(name: str) -> Callable[[World], Steps]:
 def moved(count: int, *, up: bool) -> Callable[[World], Steps]:
     def work(world: World) -> Steps:
         client, upstream = world.pair
-        return upload(client, upstream, count) if up else upload(upstream, client, count)
+        return carry(client, upstream, count) if up else carry(upstream, client, count)
 
     return work
 
@@ -277,7 +277,7 @@ class Counter:
         except BaseException as error:  # nobody catches it in a callback of C
             self.failure = error
         self.ended.set()
-        return 0
+        return ENDS
 
 
 def script(world: World, steps: ctypes.CDLL, paths: Sequence[HotPath | Loop]) -> Steps:

@@ -68,12 +68,20 @@ def architecture() -> str:
 
 
 def tools(valgrind: str) -> dict[str, str]:
-    """What the numbers depend on, besides the source: read from the compiled core, where it says so."""
-    code = (_core() / f"worker{_suffix()}").read_bytes()
+    """What the numbers depend on, besides the source: read from the compiled core, where it says so.
+
+    Raises:
+        CannotCount: there is no compiled core, or no awscrt, or valgrind does not say its version.
+    """
+    try:
+        code = (_core() / f"worker{_suffix()}").read_bytes()
+        awscrt = importlib.metadata.version("awscrt")
+    except (OSError, importlib.metadata.PackageNotFoundError) as problem:
+        raise CannotCount(f"nothing to count: {problem}") from problem
     compiler = re.search(rb"GCC: \([^)]*\) ([\d.]+)|(clang version [\d.]+)", code)
     cython = re.search(rb"__Pyx_Import[A-Za-z]+_(\d+_\d+\w*)", code)
     return {
-        "awscrt": importlib.metadata.version("awscrt"),
+        "awscrt": awscrt,
         "compiler": "unknown" if compiler is None else _compiler_name(compiler),
         "cython": "unknown" if cython is None else cython[1].decode().replace("_", "."),
         "valgrind": _output([valgrind, "--version"]).strip().removeprefix("valgrind-"),
@@ -98,7 +106,10 @@ def count(valgrind: str, keys: Sequence[str]) -> dict[str, Spent]:
     Raises:
         CannotCount: the compiler or the script failed.
     """
-    loops()  # compiled here, and not under valgrind
+    try:
+        loops()  # compiled here, and not under valgrind
+    except RuntimeError as problem:
+        raise CannotCount(str(problem)) from problem
     with tempfile.TemporaryDirectory(prefix="instructions-") as name:
         folder = Path(name)
         environment = {**os.environ, "LD_PRELOAD": str(_steps(folder)), "PYTHONHASHSEED": "0"}

@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 
-ACTED, WAITS = 1, 2
+ENDS, ACTED, WAITS = 0, 1, 2  # as in steps.c
 PATIENCE = 60.0  # seconds: under valgrind everything takes fifty times as long
 _ROOM = 1 << 18
 

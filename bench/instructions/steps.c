@@ -16,11 +16,12 @@
 #include <time.h>
 #include <valgrind/callgrind.h>
 
-#define BEGIN_SHIFT 37 /* the clock begins at a multiple of 2^37 ns: at the first slot of the timer wheel */
+#define BEGIN_SHIFT 37 /* the clock begins at a multiple of 2^37 ns: at the first slot of the timer wheel,
+                          which has 2^12 of 2^25 ns (parts/timers.pyx) */
 #define TURN_NS 20000 /* as the clock sees it, a wake-up takes that long */
 #define LATE_MS 5     /* how long to wait for a packet that loopback has not delivered yet */
 
-enum { SCRIPT_ENDS, SCRIPT_ACTED, SCRIPT_WAITS };
+enum { SCRIPT_ENDS, SCRIPT_ACTED, SCRIPT_WAITS }; /* as in script.py */
 
 typedef int (*script_t)(void);
 typedef int (*wait_t)(int, struct epoll_event *, int, int);

@@ -25,7 +25,17 @@ from lbcore.parts.limiter cimport limiter_close, limiter_open, refusal_t
 from lbcore.parts.timers cimport timer_arm, timer_disarm, timer_expired, wheel_init
 from lbcore.parts.verdicts cimport verdict_hash, verdicts_clear, verdicts_find, verdicts_insert
 from lbcore.record_lines cimport LineBuffer
-from lbcore.structs cimport TIMER_NONE, conn_t, record_t, stamp_t, taken_t, verdict_t, wheel_t, worker_t
+from lbcore.structs cimport (
+    SCOPES_MAX,
+    TIMER_NONE,
+    conn_t,
+    record_t,
+    stamp_t,
+    taken_t,
+    verdict_t,
+    wheel_t,
+    worker_t,
+)
 from lbcore.sys.linux cimport AF_INET, memcpy, monotonic_ns, sockaddr_in
 from lbcore.to_core cimport make_name
 
@@ -50,7 +60,7 @@ cdef class Limits:
 
     def run(self, uint32_t count):
         cdef refusal_t refusal
-        cdef stamp_t stamps[12]
+        cdef stamp_t stamps[SCOPES_MAX]
         cdef taken_t taken
         cdef uint64_t started_ns = monotonic_ns()
         cdef uint64_t now_ns = self.now_ns
@@ -80,7 +90,7 @@ cdef class Refusals:
 
     def run(self, uint32_t count):
         cdef refusal_t refusal
-        cdef stamp_t stamps[12]
+        cdef stamp_t stamps[SCOPES_MAX]
         cdef taken_t taken
         cdef uint64_t started_ns = monotonic_ns()
         cdef uint32_t admitted = 0
@@ -100,7 +110,7 @@ cdef class Picks:
 
     cdef Application application
     cdef bint affinity
-    cdef uint64_t clients[64]
+    cdef uint64_t clients[CLIENTS]
 
     def __init__(self, Application application not None, *, affinity=False):
         cdef uint32_t i
@@ -136,7 +146,7 @@ cdef class Verdicts:
     """One unit: a worker looks for the verdict on one of some clients; they are all there, or none is."""
 
     cdef worker_t *worker
-    cdef uint8_t keys[64][512]
+    cdef uint8_t keys[CLIENTS][KEY_BYTES]
     cdef bint hit
 
     def __cinit__(self, *, hit):

@@ -110,7 +110,7 @@ cdef struct exchange_t:
     size_t request_length
     uint64_t upload              # bytes that follow the request
     uint64_t download            # bytes of the answer that are counted only
-    const uint8_t *answer        # what follows them, compared
+    const uint8_t *answer        # or what is compared; one of the two
     size_t answer_length
 
 
@@ -479,6 +479,8 @@ cdef class Load:
         cdef uint32_t i
         if not clients:
             raise ValueError("no clients")
+        if download and answer:
+            raise ValueError("an answer is counted or compared, not both")
         self.request = request
         self.answer = answer
         self.load.exchange = exchange_t(request, len(request), upload, download, answer, len(answer))

@@ -46,8 +46,8 @@ class Job:
 
     Attributes:
         upstream_ports: the two upstreams, on loopback.
-        concurrent: connections one client may have open at a time.
-        max_connections: of the whole proxy.
+        concurrent: connections one client may have open at a time; no work but a storm comes near it.
+        max_connections: of the whole proxy; more than all works hold open.
         workers: threads or processes that serve.
         as_packaged: peers without the choices in their favour.
     """

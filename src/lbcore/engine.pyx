@@ -46,6 +46,7 @@ from lbcore.parts.cells cimport (
     tls_unref,
 )
 from lbcore.parts.orders cimport order_new, order_unref
+from lbcore.parts.pipes cimport PIPE_BYTES
 from lbcore.parts.rings cimport (
     ring_fini,
     ring_init,
@@ -311,7 +312,7 @@ cdef class Engine:
         with self.lock:
             if self.state != "new":
                 raise RuntimeError(f"engine: cannot start, it is {self.state}")
-            self.node.pipes_max = pipes_allowed()
+            self.node.pipes_max = pipes_allowed(PIPE_BYTES)
             room = room_for(self.max_connections_wanted, self.max_unauthenticated, workers=self.workers,
                             pipes=self.node.pipes_max)
             self.max_connections = self.node.open_max = room.connections

@@ -11,7 +11,6 @@ from typing import NamedTuple
 DESCRIPTORS_KEPT = 128  # for everything that is not a connection
 STRANGERS_LEAST = 64  # whatever is asked for: with fewer, honest clients that come together evict each other
 CONNECTIONS_MAX = 4 * 1024 * 1024
-PIPE_PAGES = 64  # of 4 KiB: a splice pipe holds 256 KiB
 PIPE_PAGES_ALLOWED = 16384  # what the kernel gives an ordinary user where it does not say
 
 
@@ -58,10 +57,11 @@ def room_for(connections: int, strangers: int, *, workers: int, pipes: int) -> R
     return Room(connections or (left - strangers) // 2, strangers)
 
 
-def pipes_allowed() -> int:
-    """Splice pipes all workers may have: a quarter of what an ordinary user is given (pipe(7))."""
+def pipes_allowed(pipe_bytes: int) -> int:
+    """Splice pipes of that size all workers may have: a quarter of what a user is given (pipe(7))."""
     pages = _number("/proc/sys/fs/pipe-user-pages-soft", PIPE_PAGES_ALLOWED)
-    return max(0, min((pages or PIPE_PAGES_ALLOWED) // PIPE_PAGES // 4, 1024))  # 0 pages: no limit
+    of_a_pipe = pipe_bytes // resource.getpagesize()
+    return max(0, min((pages or PIPE_PAGES_ALLOWED) // of_a_pipe // 4, 1024))  # 0 pages: no limit
 
 
 def somaxconn() -> int:

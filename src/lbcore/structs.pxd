@@ -295,7 +295,7 @@ cdef enum leg_flag_t:
     LEG_FINISHED = 8             # write side: our FIN (and close_notify) was sent
     LEG_BROKEN = 16              # the socket reported an error: nothing can be written
     LEG_HUNG_UP = 32             # epoll reports HUP or ERR, which cannot be masked
-    LEG_BULK = 64                # reads fill their buffer: worth a pipe
+    LEG_BULK = 64                # much came in one read: worth a pipe, while it does; over TLS for good
     LEG_WRITABLE = 128           # epoll said so and nothing was written since
     LEG_NOTIFIED = 256           # close_notify was written; the FIN follows when all is sent
     LEG_GARBLED = 512            # its TLS could not be read any further

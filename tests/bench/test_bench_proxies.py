@@ -36,6 +36,7 @@ from bench.works import WORKS
 from lbctl import config
 
 CPUS = sorted(os.sched_getaffinity(0))
+PEERS = [proxy for proxy in PROXIES if not proxy.ours]
 
 
 def installed(proxy: Proxy) -> Version:
@@ -86,35 +87,38 @@ def test_configurations_have_the_limit(proxy: Proxy, made: certificates.Certific
     assert bool(all_of_them) == (proxy.limit is not Limit.NONE)
 
 
-@pytest.mark.parametrize(
-    ("proxy", "in_favour", "packaged"),
-    [
-        (HAProxy(), ["tune.bufsize 65536", "tune.pipesize 262144", "option splice-auto"], []),
-        (
-            Nginx(),
-            [
-                "multi_accept on;",
-                "access_log nginx-access.log connection buffer=64k flush=1s;",
-                "proxy_buffer_size 64k;",
-            ],
-            ["access_log nginx-access.log connection;"],
-        ),
-        (Stunnel(), ["socket = l:TCP_NODELAY=1", "socket = r:TCP_NODELAY=1", "libwrap = no"], []),
-        (Envoy(), [], []),
-        (LoadBalancer(), [], []),
+IN_FAVOUR = {
+    "haproxy": ["tune.bufsize 65536", "tune.pipesize 262144", "option splice-auto"],
+    "nginx": [
+        "multi_accept on;",
+        "access_log nginx-access.log connection buffer=64k flush=1s;",
+        "proxy_buffer_size 64k;",
+        "listen 127.0.0.1:1003 ssl reuseport backlog=4096;",
+        "listen 127.0.0.1:1004 reuseport backlog=4096;",
     ],
-    ids=lambda value: value.name if isinstance(value, Proxy) else "",
-)
+    "envoy": [],
+    "stunnel": ["socket = l:TCP_NODELAY=1", "socket = r:TCP_NODELAY=1", "libwrap = no"],
+}
+INSTEAD = {
+    "nginx": [
+        "access_log nginx-access.log connection;",
+        "listen 127.0.0.1:1003 ssl backlog=4096;",
+        "listen 127.0.0.1:1004 backlog=4096;",
+    ]
+}
+
+
+@pytest.mark.parametrize("proxy", PROXIES, ids=lambda proxy: proxy.name)
 def test_as_packaged_is_without_what_is_in_its_favour(
-    proxy: Proxy, in_favour: list[str], packaged: list[str], made: certificates.Certificates, tmp_path: Path
+    proxy: Proxy, made: certificates.Certificates, tmp_path: Path
 ) -> None:
-    """And only without that."""
+    """And only without that; nothing is in ours."""
     installed(proxy)
     job = Job(made, (1001, 1002))
     chosen = [line.strip() for line in lines(proxy, job, tmp_path)]
     plain = [line.strip() for line in lines(proxy, dataclasses.replace(job, as_packaged=True), tmp_path)]
-    assert [line for line in chosen if line not in plain] == in_favour
-    assert [line for line in plain if line not in chosen] == packaged
+    assert [line for line in chosen if line not in plain] == ([] if proxy.ours else IN_FAVOUR[proxy.name])
+    assert [line for line in plain if line not in chosen] == INSTEAD.get(proxy.name, [])
 
 
 def test_all_get_the_same_allow_list(made: certificates.Certificates, tmp_path: Path) -> None:
@@ -190,7 +194,7 @@ def test_each_does_what_it_says(proxy: Proxy, job: Job, tmp_path: Path) -> None:
     assert "AES_128_GCM" in preflight.prove(proxy, job, tmp_path, CPUS)
 
 
-@pytest.mark.parametrize("proxy", [HAProxy(), Nginx(), Stunnel()], ids=lambda proxy: proxy.name)
+@pytest.mark.parametrize("proxy", PEERS, ids=lambda proxy: proxy.name)
 def test_each_does_it_as_packaged_too(proxy: Proxy, job: Job, tmp_path: Path) -> None:
     installed(proxy)
     assert preflight.prove(proxy, dataclasses.replace(job, as_packaged=True), tmp_path, CPUS)
@@ -206,6 +210,19 @@ class _WithoutList(HAProxy):
     def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
         text = super().configuration(job, folder, tls_port, plain_port)
         return "".join(line for line in text.splitlines(True) if "serials.lst" not in line)
+
+
+class _OneLimitForAll(HAProxy):
+    def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
+        text = super().configuration(job, folder, tls_port, plain_port)
+        text = text.replace("track-sc0 ssl_c_serial,hex table per_client", "track-sc0 dst table per_source")
+        return text.replace("sc0_conn_cur(per_client)", "sc0_conn_cur(per_source)")
+
+
+class _OnePlainLimitForAll(HAProxy):
+    def configuration(self, job: Job, folder: Path, tls_port: int, plain_port: int) -> str:
+        text = super().configuration(job, folder, tls_port, plain_port)
+        return text.replace("track-sc0 src table per_source", "track-sc0 dst table per_source")
 
 
 class _InTurns(HAProxy):
@@ -238,6 +255,8 @@ class _DearerCipher(HAProxy):
     [
         (_WithoutList(), "not on the allow list: was let in"),
         (_WithoutLimit(), "4 of a client's connections are open, 3 are allowed"),
+        (_OneLimitForAll(), "another client while 3 of a client's connections are open: "),
+        (_OnePlainLimitForAll(), "another address while 3 of the plain connections of an address are open: "),
         (_InTurns(), "the next went to"),
         (_WithoutLog(), "no line about the connection"),
         (_WithTickets(), "session tickets"),

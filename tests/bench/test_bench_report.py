@@ -166,7 +166,8 @@ def test_the_report_for_people(made_up: report.Report) -> None:
         f"| {new} | 250 /s | 250 /s | 250 /s | 250 /s |",
         f"| {down} | – | – | – | 0.00 GB/s |",
         "| p99.9 | 90.0 (90.0–90.0) | – | 90.0 (90.0–90.0) | – |",
-        f"| with and without | {new} | µs | 21.0 (21.0–21.0) | 20.0 (20.0–20.0) | 1.05 (1.05–1.05) | ≤ 1.1 |",
+        f"| with and without | {new} | µs | on: 21.0 (21.0–21.0) | off: 20.0 (20.0–20.0) | 1.05 (1.05–1.05) "
+        "| ≤ 1.1 |",
         "  - does it its way",
         "  - not measured in tls-storm, tcp-storm: it has no limit",
         "Not here: envoy is not installed: get it",
@@ -309,7 +310,7 @@ def test_what_may_not_be_written_is_told_as_well(
 def test_a_disk_that_is_full_afterwards_takes_nothing_away_from_what_is_printed(
     made_up: report.Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command_line._Run, "__init__", lambda self, options, command, folder: None)
+    monkeypatch.setattr(command_line._Run, "__init__", lambda self, *given: None)
     monkeypatch.setattr(command_line._Run, "measured", lambda self: made_up)
     assert command_line.main(["--json", "/dev/full"]) == 1
     out, err = capsys.readouterr()

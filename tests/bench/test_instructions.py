@@ -51,8 +51,8 @@ def test_a_call_every_hundredth_time_is_one_too_many() -> None:
 def test_a_new_kind_of_call_fails_and_so_does_one_that_is_gone() -> None:
     found = budget.compare(ALLOWED, counted(calls={"recv": 2.0, "writev": 1.0}))
     assert found.faults == (
-        "echo: send is not called any more: not counted, or --update says so.",
         "echo: writev is called 1 times for one echo, not 0.",
+        "echo: send is not called any more: not counted, or --update says so.",
     )
 
 
@@ -235,6 +235,26 @@ def test_without_valgrind_it_says_how_to_get_it(
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert command.main(["--update"]) == command.NOT_COUNTED
     assert "apt-get install valgrind" in capsys.readouterr().err
+
+
+def test_a_core_that_cannot_be_counted_is_not_taken_for_one_that_has_grown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a change of a contract that was not compiled, or without any compiled core."""
+
+    def stale() -> None:
+        raise RuntimeError("older than its contracts")
+
+    monkeypatch.setattr(command, "find_valgrind", lambda: "valgrind")
+    monkeypatch.setattr(command, "tools", lambda valgrind: TOOLS)
+    monkeypatch.setattr(counting, "loops", stale)
+    assert command.main(["--update"]) == command.NOT_COUNTED
+    assert "older than its contracts" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr(command, "find_valgrind", lambda: "valgrind")
+    monkeypatch.setattr(counting, "_suffix", lambda: ".nowhere")
+    assert command.main(["--update"]) == command.NOT_COUNTED
+    assert "nothing to count: " in capsys.readouterr().err
 
 
 @pytest.mark.slow

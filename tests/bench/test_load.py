@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -41,6 +43,7 @@ from bench.works import WORKS, Scale, measure
 
 ECHO = message(64)
 TRANSFER = 1 << 25
+CPUS = sorted(os.sched_getaffinity(0))
 
 
 @pytest.fixture
@@ -368,6 +371,18 @@ def test_a_storm_that_is_let_in_is_a_failure() -> None:
         storm.prepare()
 
 
+def test_a_single_one_that_is_let_in_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Upstream() as upstream, contextlib.closing(Storm([Target(upstream.port)], 1, 0.1)) as storm:
+        monkeypatch.setattr(storm, "_storming", SimpleNamespace(refused=lambda at_once, seconds: (5000, 1)))
+        with pytest.raises(LoadFailed, match=r"^1 connections .* were let in, 5000 refused"):
+            storm.work()
+
+
+def test_an_answer_is_counted_or_compared() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        Load(1, [None], ECHO, download=10, answer=ECHO)
+
+
 # ---- TLS -----------------------------------------------------------------------------------------
 
 
@@ -469,7 +484,7 @@ def test_a_work_is_measured(
 ) -> None:
     work = next(work for work in WORKS if work.key == key)
     scale = Scale(seconds=0.2, idle=40, idle_before=10)
-    sample = measure(work, LoadBalancer(), Job(made, upstreams.ports), scale, tmp_path, [0])
+    sample = measure(work, LoadBalancer(), Job(made, upstreams.ports), scale, tmp_path, CPUS[:1])
     if work.memory:
         assert sample.units == scale.idle
     else:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from kit.sockets import set_congestion_control
+from kit.congestion import set_congestion_control
 from kit.waiting import wait_until
 
 KIB = 1024

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+from kit.congestion import set_congestion_control
 from kit.fixtures import Keep
-from kit.sockets import set_congestion_control
 from kit.upstreams import Blackhole, Refuser
 from kit.waiting import wait_until
 

@@ -6,8 +6,6 @@ import socket
 import struct
 from enum import StrEnum
 
-import pytest
-
 
 class End(StrEnum):
     """How a stream ended, as its reader saw it."""
@@ -22,14 +20,6 @@ def reset(sock: socket.socket) -> None:
     """Closes with a RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
-
-
-def set_congestion_control(sock: socket.socket, name: str) -> None:
-    """Skips the test where this kernel does not have it."""
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
-    except (FileNotFoundError, PermissionError):
-        pytest.skip(f"this kernel has no {name}")
 
 
 def read_exactly(sock: socket.socket, length: int) -> bytes:

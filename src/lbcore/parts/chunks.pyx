@@ -20,14 +20,18 @@ cdef uint32_t class_room(int size_class) noexcept nogil:
     return <uint32_t>SCRATCH_BYTES >> (CHUNK_CLASSES - 1 - size_class)
 
 
-cdef uint32_t chunk_room(size_t length) noexcept nogil:
+cdef int class_for(size_t length) noexcept nogil:
+    """The least that has room for it; CHUNK_CLASSES when none has."""
     cdef int size_class
-    if length == 0:
-        return 0
     for size_class in range(CHUNK_CLASSES):
         if length <= class_room(size_class):
-            return class_room(size_class)
-    return 0
+            return size_class
+    return CHUNK_CLASSES
+
+
+cdef uint32_t chunk_room(size_t length) noexcept nogil:
+    cdef int size_class = class_for(length)
+    return class_room(size_class) if length > 0 and size_class < CHUNK_CLASSES else 0
 
 
 cdef uint32_t chunk_room_beside(uint32_t other) noexcept nogil:
@@ -38,12 +42,9 @@ cdef uint32_t chunk_room_beside(uint32_t other) noexcept nogil:
 
 
 cdef chunk_t *chunk_take(chunk_pool_t *pool, size_t length) noexcept nogil:
-    cdef int size_class
+    cdef int size_class = class_for(length)
     cdef chunk_t *chunk
-    for size_class in range(CHUNK_CLASSES):
-        if length <= class_room(size_class):
-            break
-    else:
+    if size_class == CHUNK_CLASSES:
         return NULL
     chunk = pool.free[size_class]
     if chunk != NULL:

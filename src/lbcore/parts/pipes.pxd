@@ -2,6 +2,9 @@
 
 from lbcore.structs cimport pipe_t, worker_t
 
+cdef enum:
+    PIPE_BYTES = 262144          # of each: more than a direction may hold, and pages are seldom full
+
 
 # An empty pipe, or NULL: the budget is spent, or the kernel gives no useful size; copy instead.
 cdef pipe_t *pipe_take(worker_t *worker) noexcept nogil

@@ -12,8 +12,7 @@ from lbcore.sys.atomics cimport word_add, word_subtract
 from lbcore.sys.linux cimport F_GETPIPE_SZ, F_SETPIPE_SZ, O_CLOEXEC, O_NONBLOCK, close, fcntl, pipe2
 
 cdef enum:
-    PIPE_BYTES = 262144
-    PIPE_USEFUL = 65536
+    PIPE_USEFUL = 65536          # what Linux gives without being asked; in less, copies are cheaper
     KEPT_MAX = 8                 # idle ones a worker keeps
 
 

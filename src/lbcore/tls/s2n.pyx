@@ -90,7 +90,7 @@ cdef struct box_t:               # what `config` is to the caller
     s2n_cert_chain_and_key *chain
 
 cdef struct wiped_t:             # connections of one mode, ready for the next peer
-    s2n_connection *connections[64]
+    s2n_connection *connections[POOL_MAX]
     int count
 
 cdef struct pool_t:
