@@ -18,13 +18,15 @@ from typing import Any, TypeVar
 
 from . import certificates, network, pictures, preflight, readme, report
 from .compare import ITSELF, Bench, Case, Comparison, able
-from .options import FAILURES, positive, run, words
+from .ending import run
 from .place import installed, place, usable_cpus
+from .program import FAILURES, positive, words
 from .proxies import PROXIES, Job, Proxy, ProxyFailed, Version
-from .works import QUICK, WORKS, Scale
+from .works import QUICK, WORKS, Scale, Work
 
 _FAILURES = (*FAILURES, preflight.JobNotDone, pictures.NoPictures, readme.NoPlace)
 _T = TypeVar("_T")
+_DESCRIPTORS_KEPT = 500  # for all that is no idle connection
 _ROUNDS = 5
 _QUICK_ROUNDS = 2
 _QUICK_WORKS = ("tls-new", "tls-down", "tls-idle")
@@ -115,7 +117,7 @@ class _Run:
             "command": command,
             "rounds": str(self._rounds),
             "network": network.MACHINES,
-            "peers": "as packaged" if self._as_packaged else "with choices in their favour (bench/README.md)",
+            "peers": report.AS_PACKAGED if self._as_packaged else report.IN_THEIR_FAVOUR,
         }
 
     def measured(self) -> report.Report:
@@ -127,7 +129,7 @@ class _Run:
         """
         if self._own_network:
             self._run["network"] = network.enter_if_allowed()
-        _raise_fd_limit()
+        _raise_fd_limit(self._works, self._scale)
         minutes = max(1, round(self._measurements * self._scale.lasts / 60))
         expected = f"{self._measurements} measurements, roughly {minutes} min on two idle CPUs"
         print(f"bench: {expected}", file=sys.stderr, flush=True)
@@ -199,9 +201,19 @@ def _chosen(all_of_them: Sequence[_T], attribute: str, names: Sequence[str] | No
     return [one for one in all_of_them if not names or getattr(one, attribute) in names]
 
 
-def _raise_fd_limit() -> None:
-    """Idle connections need a descriptor each, here and, by inheritance, in proxies and upstreams."""
+def _raise_fd_limit(works: Sequence[Work], scale: Scale) -> None:
+    """Idle connections need a descriptor each, here and in upstreams, and two in proxies, which inherit it.
+
+    Raises:
+        OSError: this user may not have so many.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * (scale.idle + scale.idle_before) + _DESCRIPTORS_KEPT
+    if any(work.memory for work in works) and hard < needed:
+        raise OSError(
+            f"idle connections need {needed} descriptors, and this user may have {hard}: raise the limit "
+            "(ulimit -n), or choose other works (--work)"
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 

@@ -19,8 +19,9 @@ from types import MappingProxyType
 
 from . import certificates, network
 from .compare import Bench, Case
-from .options import positive, run, tell
+from .ending import run
 from .place import installed, place, usable_cpus
+from .program import positive, tell
 from .proxies import HAProxy, Job, LoadBalancer, Nginx, Proxy, Version
 from .report import Result, machine, significant
 from .works import QUICK, WORKS, Scale

@@ -33,8 +33,9 @@ from kit.upstreams import Upstream
 
 from . import network
 from .cpu import memory_kib
-from .options import positive, run, tell
+from .ending import run
 from .place import usable_cpus
+from .program import positive, tell
 from .report import machine, significant
 
 SAMPLES = 200

@@ -17,7 +17,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,10 +73,12 @@ class Done:
     Attributes:
         units: connections, echoes, bytes, refusals.
         latencies: of its units, where they were sent on a schedule.
+        beside: bytes that were transferred beside them.
     """
 
     units: int
     latencies: Histogram | None = None
+    beside: int = 0
 
 
 class Driver(ABC):
@@ -152,6 +154,11 @@ class Hold(Driver):
     def work(self) -> Done:
         self._load.open(self._more)
         return Done(self._more)
+
+    def finish(self) -> None:
+        """They were there all the time: each does one more echo."""
+        self._load.repeat(0)
+        super().finish()
 
 
 class Bulk(Driver):
@@ -244,8 +251,8 @@ class Mixed(Driver):
         self._downloading.repeat(self._warm_up)
 
     def work(self) -> Done:
-        done, _ = together([self._echo, self._download])
-        return done
+        echoed, downloaded = together([self._echo, self._download])
+        return replace(echoed, beside=downloaded.units)
 
     def _echo(self) -> Done:
         histogram = self._echoing.schedule(self._rate, self._seconds)
@@ -270,9 +277,9 @@ class Crowd(Driver):
         together([driver.prepare for driver in self._drivers])
 
     def work(self) -> Done:
-        """Latencies are those of the first; only what there is one of has any."""
+        """Latencies, and what was beside them, are those of the first; only what there is one of has any."""
         done = together([driver.work for driver in self._drivers])
-        return Done(sum(part.units for part in done), done[0].latencies)
+        return replace(done[0], units=sum(part.units for part in done))
 
     def finish(self) -> None:
         together([driver.finish for driver in self._drivers])

@@ -16,6 +16,8 @@ import struct
 import sys
 from pathlib import Path
 
+from .ending import undisturbed
+
 CONGESTION_CONTROL = "cubic"
 MACHINES = "the machine's"
 NETLINK_HEADER = struct.Struct("=IHHII")  # netlink(7)
@@ -65,7 +67,8 @@ def enter_if_allowed() -> str:
 def _try_in_a_child() -> None:
     """There is no way back out of a namespace that turns out to be of no use."""
     reading, writing = os.pipe()
-    child = os.fork()
+    with undisturbed():
+        child = os.fork()
     if child == 0:
         try:
             _enter()

@@ -16,7 +16,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .report import PERCENTILES, significant
+from .report import AS_PACKAGED, PERCENTILES, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,12 +66,13 @@ def draw(document: Json, folder: Path) -> list[Path]:
     names = [about["name"] for about in document["proxies"]]
     colours = dict(zip(names, cycle(_COLOURS), strict=False))  # each has its name beside it
     works = document["passes"][0]["works"]
+    note = "peers as packaged" if document["run"].get("peers") == AS_PACKAGED else ""
     drawn = []
     with matplotlib.rc_context(_STYLE):
         for name, chosen, panel in _PICTURES:
             panels = [work for work in works if chosen(work)]
             if panels:
-                drawn.append(_save(_panels(panels, panel, colours), folder / name))
+                drawn.append(_save(_panels(panels, panel, colours, note), folder / name))
     return drawn
 
 
@@ -80,8 +81,8 @@ def _save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _panels(works: Sequence[Json], panel: Panel, colours: Mapping[str, str]) -> Figure:
-    """One small chart for each work, since their units differ."""
+def _panels(works: Sequence[Json], panel: Panel, colours: Mapping[str, str], note: str) -> Figure:
+    """One small chart for each work, since their units differ; below `note`, if there is one."""
     from matplotlib.figure import Figure
 
     columns = min(_COLUMNS, len(works))
@@ -90,6 +91,8 @@ def _panels(works: Sequence[Json], panel: Panel, colours: Mapping[str, str]) -> 
     figure = Figure(figsize=(4.6 * columns, height * rows), layout="constrained")
     for work, axes in zip(works, figure.subplots(rows, columns, squeeze=False).flat, strict=False):
         panel(axes, work, colours)
+    if note:
+        figure.suptitle(note)
     for axes in figure.axes[len(works) :]:
         axes.remove()
     return figure
@@ -166,6 +169,8 @@ def main() -> None:
         drawn = draw(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
     except (NoPictures, OSError) as failure:
         raise SystemExit(f"bench.pictures: {failure}") from None
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise SystemExit(f"bench.pictures: {sys.argv[1]} is not what `bench --json` writes") from None
     for path in drawn:
         print(path)
 

@@ -28,6 +28,7 @@ from .upstream import PATTERN
 _LIMIT = 3  # connections per client, while this is tried
 _OF_ALL = 20  # connections of all clients
 _BULK = 16 << 20
+_PIECE = 1 << 17  # of an upload that comes back: little enough to wait in sockets
 _PATIENCE = 5.0  # seconds
 _ECHO = b"echo ".ljust(63, b"x") + b"\n"
 _CIPHERS = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384")
@@ -185,12 +186,22 @@ class _Preflight:
         _until(lambda: sum(self._counts()) == 0, "connections stay open at the upstreams")
 
     def _carries_bytes(self, client: KeyPair | None) -> None:
-        expected = hashlib.sha256((PATTERN * (_BULK // len(PATTERN) + 1))[:_BULK]).digest()
-        with self._listed(client, _place()) if client else self._plain(_place()) as sock:
+        expected = hashlib.sha256(expected_download()).digest()
+        with self._of(client) as sock:
             sock.sendall(b"source %d\n" % _BULK)
             got = hashlib.sha256(_receive(sock, _BULK))
         if got.digest() != expected:
             raise JobNotDone("a download arrived altered")
+        with self._of(client) as sock:
+            _echo(sock)
+            for start in range(0, _BULK, _PIECE):
+                piece = PATTERN[start % 251 :][:_PIECE]
+                sock.sendall(piece)
+                if _receive(sock, _PIECE) != piece:
+                    raise JobNotDone("what was uploaded came back altered")
+
+    def _of(self, client: KeyPair | None) -> socket.socket:
+        return self._listed(client, _place()) if client else self._plain(_place())
 
     def _hands_out_no_ticket(self) -> str:
         """Where it came from who was let in."""
@@ -217,6 +228,11 @@ class _Preflight:
 
     def _plain(self, place: str) -> socket.socket:
         return _connect(self._started.plain_port, place)
+
+
+def expected_download() -> bytes:
+    """What the source of the upstreams sends, as much of it as is asked for here."""
+    return (PATTERN * (_BULK // len(PATTERN) + 1))[:_BULK]
 
 
 def _place() -> str:

@@ -57,7 +57,7 @@ def summary(document: Mapping[str, Any]) -> str:
     run, machine = document["run"], document["machine"]
     where = f"{machine.get('cpus')} CPUs ({machine.get('cpu')}), Linux {machine.get('kernel')}"
     where += f", {machine.get('congestion control')} over the loopback"
-    how = f"`{_asked(run['command'])}`: medians of {run.get('rounds')} rounds"
+    how = f"`{_asked(run['command'])}`: medians of {run.get('rounds')} rounds, peers {run.get('peers')}"
     said = f"{how}, {run.get('date')}, {where}. {versions}."
     return "\n\n".join([as_table(table, left=2), said])
 
@@ -90,6 +90,8 @@ def main() -> None:
         write(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
     except (NoPlace, OSError) as failure:
         raise SystemExit(f"bench.readme: {failure}") from None
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise SystemExit(f"bench.readme: {sys.argv[1]} is not what `bench --json` writes") from None
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # numbers can be put together without the load, which has to 
 
 SCHEMA = 2
 BEST = "best peer"
+AS_PACKAGED = "as packaged"  # what a run says of its peers
+IN_THEIR_FAVOUR = "with choices in their favour"
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}  # and the share of echoes that were as fast
 _NOTHING = "–"
 
@@ -83,6 +85,11 @@ class Result:
         if self.work.reads != "cpu":
             return None
         return Spread.of([sample.units / sample.seconds for sample in self.samples[proxy]])
+
+    def beside(self, proxy: str) -> Spread | None:
+        """Gigabytes a second that were transferred beside what was timed; None where there were none."""
+        rates = [sample.beside / 1e9 / sample.seconds for sample in self.samples[proxy]]
+        return Spread.of(rates) if any(rates) else None
 
     def latency(self, proxy: str) -> Mapping[str, Spread]:
         """Microseconds by percentile; empty when it was not measured."""
@@ -233,6 +240,7 @@ def _pass(report: Report, one: Pass) -> list[str]:
         parts += _section(f"On the same library, {tls}: {ours} / peer", _ratio_table(one, ours, peers))
     parts += _section("Rate", _table(one, names, _rate))
     parts += _section("Latency, µs", _latency_table(one, names))
+    parts += _section("Transferred beside what was timed", _table(one, names, _beside))
     parts += _section("How busy", _table(one, names, lambda result, name: f"{result.busy(name):.0%}"))
     return parts
 
@@ -294,6 +302,11 @@ def _rate(result: Result, name: str) -> str:
     if result.work.unit.endswith("/GB"):  # its units are bytes
         return f"{rate.median / 1e9:.2f} GB/s"
     return f"{significant(rate.median)} /s"
+
+
+def _beside(result: Result, name: str) -> str:
+    beside = result.beside(name)
+    return _NOTHING if beside is None else f"{beside.median:.2f} GB/s"
 
 
 def _ratio(result: Result, ours: str, theirs: str) -> str:
@@ -384,6 +397,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "seconds": sample.seconds,
         "busy": sample.busy,
         "latency": latency,
+        "beside": sample.beside,
     }
 
 

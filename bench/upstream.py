@@ -15,20 +15,26 @@ import signal
 import socket
 from types import TracebackType
 
+from .ending import undisturbed
+from .native.load import LoadFailed
 from .native.upstream import serve
 
 PATTERN = bytes(range(251)) * ((1 << 20) // 251 + 1)  # 251 is prime: a shifted copy never matches
 
 
 def _serve(listening: int, pattern: bytes) -> None:
-    """A native loop runs no handlers of Python, so none may be inherited."""
+    """A native loop runs no handlers of Python, so none may be inherited, nor a mask of signals."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     serve(listening, pattern)
 
 
 class Upstreams:
-    """Two upstream processes on ephemeral loopback ports, ended on exit."""
+    """Two upstream processes on ephemeral loopback ports, ended on exit.
+
+    Raises (at the exit): LoadFailed: one has ended by itself; another failure is given a note of that.
+    """
 
     def __init__(self) -> None:
         self.ports: tuple[int, int] = (0, 0)
@@ -42,7 +48,8 @@ class Upstreams:
                 listener.setblocking(False)
                 ports.append(listener.getsockname()[1])
                 process = fork.Process(target=_serve, args=(listener.fileno(), PATTERN), daemon=True)
-                process.start()
+                with undisturbed():
+                    process.start()
                 self._processes.append(process)
         self.ports = (ports[0], ports[1])
         return self
@@ -50,7 +57,13 @@ class Upstreams:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        ended = [process.exitcode for process in self._processes if process.exitcode is not None]
         for process in self._processes:
             process.terminate()
             process.join()
             process.close()
+        if ended:
+            words = f"an upstream of the bench ended by itself (exit {ended[0]}): no measurement holds"
+            if error is None:
+                raise LoadFailed(words)
+            error.add_note(words)

@@ -68,6 +68,7 @@ class Sample:
         seconds: how long they took, on the wall clock.
         busy: how much of its CPUs the proxy used meanwhile, 0 to 1.
         latency: percentile ("p50", "p99", "p99.9") -> microseconds, of works that time their units.
+        beside: bytes that were transferred beside those.
     """
 
     value: float
@@ -75,6 +76,7 @@ class Sample:
     seconds: float
     busy: float
     latency: Mapping[str, float] | None = None
+    beside: int = 0
 
 
 Drivers = Callable[[Sequence[Target], Scale], Driver]
@@ -213,4 +215,4 @@ def _read(work: Work, driver: Driver, pid: int, cpus: int) -> Sample:
     if cost <= 0:
         raise LoadFailed(f"{work.title} cost nothing: too little was done to be measured")
     busy = (cpu_after - cpu_before) / 1e9 / seconds / cpus
-    return Sample(cost * work.factor, done.units, seconds, busy, latency)
+    return Sample(cost * work.factor, done.units, seconds, busy, latency, done.beside)

@@ -21,7 +21,6 @@ from string import Template
 from types import MappingProxyType
 
 from ..certificates import Certificates
-from ..cpu import family
 
 CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
 UNKNOWN = "an unknown library"
@@ -222,8 +221,9 @@ def running(proxy: Proxy, job: Job, folder: Path, cpus: Sequence[int]) -> Iterat
     command = ["taskset", "--cpu-list", ",".join(map(str, cpus)), *proxy.command(Path(config.name), job)]
     with output.open("wb") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=own, env=_environment(proxy)
-        )
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=own, env=_environment(proxy),
+            process_group=0,
+        )  # fmt: skip
     try:
         _wait_for_ports(process, [port for port in (tls_port, plain_port) if port], proxy, output)
         with _blamed(process, proxy, output):
@@ -267,16 +267,15 @@ def _answers(port: int) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Asks it to end; after a while it is ended, and its children before it, so that none is left over."""
+    """Asks it to end; after a while, or where it went without them, all of its group are ended. A group that
+    has members keeps its number, though its first one is gone."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_WITHIN)
-    except subprocess.TimeoutExpired:
-        for pid in reversed(family(process.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _words(proxy: Proxy, what: str, output: Path) -> str:

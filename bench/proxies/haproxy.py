@@ -15,6 +15,7 @@ class HAProxy(Proxy):
     name = "haproxy"
     install = "on Debian, apt-get install haproxy"
     config_name = "haproxy.cfg"
+    differs = ("writes no line about a connection without TLS that it refuses",)
     environment = MappingProxyType({"OPENSSL_CONF": str(CONFIGURATIONS / "haproxy-openssl.cnf")})
 
     def version(self) -> Version:

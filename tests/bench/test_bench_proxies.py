@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from kit.servers import missing, require_server
+from kit.upstreams import Session, Upstream, source
+from kit.waiting import wait_until
 
 from bench import certificates, preflight
+from bench.cpu import family
 from bench.proxies import (
     PROXIES,
     BareLoadBalancer,
@@ -26,6 +30,7 @@ from bench.proxies import (
     Proxy,
     ProxyFailed,
     ProxyMissing,
+    Running,
     Stunnel,
     Version,
     running,
@@ -97,7 +102,7 @@ IN_FAVOUR = {
         "listen 127.0.0.1:1004 reuseport backlog=4096;",
     ],
     "envoy": [],
-    "stunnel": ["socket = l:TCP_NODELAY=1", "socket = r:TCP_NODELAY=1", "libwrap = no"],
+    "stunnel": [],
 }
 INSTEAD = {
     "nginx": [
@@ -268,6 +273,47 @@ def test_a_cheaper_job_is_found_out(proxy: Proxy, words: str, job: Job, tmp_path
     installed(proxy)
     with pytest.raises(preflight.JobNotDone, match=f"haproxy does not do the job: .*{words}"):
         preflight.prove(proxy, job, tmp_path, CPUS)
+
+
+def test_what_a_proxy_does_to_bulk_is_found_out(job: Job, tmp_path: Path) -> None:
+    """Either way, and so that the number of bytes stays."""
+
+    def tampering(session: Session) -> None:
+        first = session.sock.recv(1 << 16)
+        session.sock.sendall(first)
+        while part := session.sock.recv(1 << 16):
+            session.sock.sendall(part[:-1] + bytes([part[-1] ^ 1]))
+
+    def zeroes(session: Session) -> None:
+        count = int(session.sock.recv(1 << 16).split()[1])
+        session.sock.sendall(bytes(count))
+
+    intact = iter([source(preflight.expected_download()), tampering])
+    for scripts, words in (
+        (iter([zeroes]), "a download arrived altered"),
+        (intact, "what was uploaded came back altered"),
+    ):
+        with Upstream(lambda session, scripts=scripts: next(scripts)(session)) as upstream:
+            looking = preflight._Preflight(HAProxy(), job, Running(os.getpid(), 0, upstream.port))
+            with pytest.raises(preflight.JobNotDone, match=words):
+                looking._carries_bytes(None)
+
+
+def killed_under_load(job: Job, folder: Path, workers: list[int]) -> None:
+    with running(Nginx(), job, folder, CPUS) as proxy:
+        wait_until(lambda: len(family(proxy.pid)) == 2, "a worker")
+        workers += [pid for pid in family(proxy.pid) if pid != proxy.pid]
+        os.kill(proxy.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, proxy.pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_the_workers_of_a_master_that_was_killed_end_too(job: Job, tmp_path: Path) -> None:
+    installed(Nginx())
+    workers: list[int] = []
+    with pytest.raises(ProxyFailed, match="ended by itself"):
+        killed_under_load(job, tmp_path, workers)
+    assert len(workers) == 1
+    wait_until(lambda: not Path(f"/proc/{workers[0]}").exists(), "the worker has ended")
 
 
 def test_a_proxy_that_does_not_start_is_quoted(made: certificates.Certificates, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def made_up() -> report.Report:
     down = report.Result(work("tcp-down"), {"nginx": [sample(300), sample(300)]})
     itself = report.Result(work("tls-new"), {"on": [sample(21), sample(21)], "off": [sample(20), sample(20)]})
     return report.Report(
-        {"command": "python -m bench --rounds 2 --json run.json", "rounds": "2"},
+        {"command": "python -m bench --rounds 2 --json run.json", "rounds": "2", "peers": "as packaged"},
         {"cpu": "some"},
         [
             about("lbctl", ours=True),
@@ -237,7 +237,7 @@ def test_a_readme_has_the_table_between_its_marks(made_up: report.Report, tmp_pa
     new, down = work("tls-new").title, work("tcp-down").title
     assert f"| {new} | µs | 20.0 | 20.0 | 50.0 | 30.0 | 0.67 (0.50–0.75), nginx |" in once
     assert f"| {down} | ms/GB | – | – | – | 300 | – |" in once
-    assert "\n\n`python -m bench --rounds 2`: medians of 2 rounds, " in once
+    assert "\n\n`python -m bench --rounds 2`: medians of 2 rounds, peers as packaged, " in once
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,9 @@ def test_a_readme_has_the_table_between_its_marks(made_up: report.Report, tmp_pa
 def test_a_readme_does_not_tell_where_else_it_was_written_to(
     command: str, told: str, made_up: report.Report
 ) -> None:
-    document = report.as_json(dataclasses.replace(made_up, run={"command": command, "rounds": "2"}))
+    document = report.as_json(
+        dataclasses.replace(made_up, run={"command": command, "rounds": "2", "peers": "as packaged"})
+    )
     assert f"`{told}`: medians" in readme.summary(document)
 
 

@@ -27,6 +27,7 @@ from bench.load import (
     Hold,
     Load,
     LoadFailed,
+    Mixed,
     NewConnections,
     OpenEchoes,
     Storm,
@@ -169,6 +170,51 @@ def test_drivers_against_the_upstreams(upstreams: Upstreams) -> None:
         assert units(bulk) == 2 * TRANSFER
     crowd = Crowd([OpenEchoes(targets, connections, 0.0, 1024) for connections in (4, 3)])
     assert units(crowd) == 7
+
+
+def test_an_idle_connection_that_was_dropped_meanwhile_is_a_failure() -> None:
+    drop = threading.Event()
+
+    def once(session: Session) -> None:
+        session.sock.sendall(read_exactly(session.sock, 64))
+        drop.wait(PATIENCE)
+
+    with Upstream(once) as upstream, contextlib.closing(Hold([Target(upstream.port)], 2, 3)) as hold:
+        hold.prepare()
+        assert hold.work().units == 3
+        drop.set()
+        with pytest.raises(LoadFailed):
+            hold.finish()
+
+
+def test_what_is_transferred_beside_echoes_is_counted(upstreams: Upstreams) -> None:
+    mixed = Mixed([Target(upstreams.ports[0])], echoes=2, rate=100.0, downloads=2, warm_up=0.0, seconds=0.1)
+    with contextlib.closing(mixed):
+        mixed.prepare()
+        done = mixed.work()
+        mixed.finish()
+    assert done.beside >= 2 * TRANSFER
+    assert done.units == 10
+
+
+def measured_with_a_dead_upstream(failure: Exception | None) -> None:
+    with Upstreams() as upstreams:
+        process = upstreams._processes[-1]
+        process.kill()
+        process.join()
+        if failure is not None:
+            raise failure
+
+
+def test_an_upstream_that_has_died_is_told() -> None:
+    with pytest.raises(LoadFailed, match="an upstream of the bench ended by itself"):
+        measured_with_a_dead_upstream(None)
+
+
+def test_an_upstream_that_has_died_is_told_with_what_came_of_it() -> None:
+    with pytest.raises(ConnectionError) as failed:
+        measured_with_a_dead_upstream(ConnectionError("a peer is blamed"))
+    assert "an upstream of the bench ended by itself" in failed.value.__notes__[0]
 
 
 def test_a_failure_on_one_thread_is_told_when_all_are_done() -> None:

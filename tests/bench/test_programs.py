@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from kit.servers import require_server
+from kit.waiting import wait_until
+
+from bench import readme
+from bench.cpu import family
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("__main__", "floor", "hostile", "instructions.__main__", "micro.__main__", "pictures", "readme")
@@ -50,3 +56,33 @@ def test_on_one_cpu_it_says_what_it_needs(program: str) -> None:
     assert done.returncode == 1
     assert re.match(r"bench[.a-z]*: needs two CPUs, ", done.stderr)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("program", ["bench.floor", "bench.hostile"])
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_whoever_is_told_to_end_leaves_nothing(program: str, tmp_path: Path) -> None:
+    require_server("taskset")
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", program, "--rounds", "1"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
+        wait_until(lambda: len(family(process.pid)) > 1 and any(tmp_path.iterdir()), "it has begun")
+        started = family(process.pid)
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), "all have ended")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("program", ["readme", "pictures"])
+@pytest.mark.parametrize("text", ["no JSON", "{}", "[]", '{"proxies": []}'])
+def test_a_file_that_is_no_report_is_told(program: str, text: str, tmp_path: Path) -> None:
+    file, place = tmp_path / "run.json", tmp_path / "place"
+    file.write_text(text)
+    if program == "readme":
+        place.write_text(f"{readme.BEGIN}\n{readme.END}\n")
+    arguments = [sys.executable, "-m", f"bench.{program}", str(file), str(place)]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"bench.{program}: {file} is not what `bench --json` writes\n",
+    )

@@ -1,9 +1,8 @@
-"""What the bench's programs have in common at the command line: values, and how they end."""
+"""What the bench's programs have in common at the command line: values, and how failures are told."""
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
 
@@ -33,17 +32,3 @@ def tell(program: str, work: Callable[[], None]) -> int:
         print(f"{program}: {words(failure)}", file=sys.stderr)
         return 1
     return 0
-
-
-def run(main: Callable[[], int]) -> None:
-    """Ends the process with what `main` returns. A signal ends it in order, so that nothing it started stays."""
-    for told in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(told, _end)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-
-
-def _end(number: int, frame: object) -> None:
-    sys.exit(128 + number)
