@@ -17,6 +17,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from .certificates import KeyPair
@@ -140,19 +141,13 @@ class _Preflight:
         """As many as are allowed are let in, one more is not, and while they are open somebody else is."""
         with contextlib.ExitStack() as held:
             for number in range(limit):
-                sock = held.enter_context(connect(number))
-                self._must_echo(sock, f"{number + 1} of {what}, where {limit} are allowed")
+                who = f"{number + 1} of {what}, where {limit} are allowed"
+                _must_be_let_in(held, partial(connect, number), who)
             if _is_let_in(lambda: connect(limit), what):
                 raise JobNotDone(f"{limit + 1} of {what} are open, {limit} are allowed")
             if other is not None:
                 who, come = other
-                self._must_echo(held.enter_context(come()), f"{who} while {limit} of {what} are open")
-
-    def _must_echo(self, sock: socket.socket, who: str) -> None:
-        try:
-            _echo(sock)
-        except (JobNotDone, OSError) as failure:
-            raise JobNotDone(f"{who}: {failure}") from None
+                _must_be_let_in(held, come, f"{who} while {limit} of {what} are open")
 
     def _spreads(self) -> None:
         """Six connections go to both upstreams alike; the next three to the one that has lost its own."""
@@ -174,8 +169,10 @@ class _Preflight:
     def _placed(self, held: contextlib.ExitStack, number: int) -> tuple[int, socket.socket]:
         """A new connection, and the upstream that it went to."""
         before = self._counts()
-        sock = held.enter_context(self._listed(self._job.certificates.clients[number], _place()))
-        self._must_echo(sock, f"connection {number + 1} of six clients")
+        client = self._job.certificates.clients[number]
+        sock = _must_be_let_in(
+            held, lambda: self._listed(client, _place()), f"connection {number + 1} of six clients"
+        )
         return (0 if self._counts()[0] > before[0] else 1), sock
 
     def _counts(self) -> list[int]:
@@ -266,6 +263,18 @@ def _context(client: KeyPair | None, ca: Path | None) -> ssl.SSLContext:
     if client is not None:
         context.load_cert_chain(client.cert, client.key)
     return context
+
+
+def _must_be_let_in(
+    held: contextlib.ExitStack, connect: Callable[[], socket.socket], who: str
+) -> socket.socket:
+    """Connected, answered, and held open."""
+    try:
+        sock = held.enter_context(connect())
+        _echo(sock)
+    except (JobNotDone, OSError) as failure:
+        raise JobNotDone(f"{who}: {failure}") from None
+    return sock
 
 
 def _is_let_in(connect: Callable[[], socket.socket], what: str) -> bool:
