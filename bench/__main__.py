@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from . import certificates, network, pictures, preflight, readme, report
 from .compare import ITSELF, Bench, Case, Comparison, able
 from .ending import run
-from .place import installed, place, usable_cpus
+from .place import installed, place, require_programs, usable_cpus
 from .program import FAILURES, positive, words
 from .proxies import PROXIES, Job, Proxy, ProxyFailed, Version
 from .works import QUICK, WORKS, Scale, Work
@@ -94,6 +94,7 @@ class _Run:
 
     def __init__(self, options: argparse.Namespace, command: str, folder: Path) -> None:
         self._usable = usable_cpus()
+        require_programs()
         self._as_packaged: bool = options.as_packaged
         self._own_network = options.network == "own"
         self._rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)

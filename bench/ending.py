@@ -7,29 +7,40 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_TOLD_TO_END = (signal.SIGTERM, signal.SIGHUP)
+_TOLD_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_waiting = False  # for something to be over that must not be disturbed
+_told: int | None = None  # meanwhile
 
 
 def run(main: Callable[[], int]) -> None:
-    """Ends the process with what `main` returns, or as a shell says it of one that was ended by a signal."""
+    """Ends the process with what `main` returns, or as a shell says it of one that was ended by a signal. A
+    signal that the process was started to ignore is ignored, as SIGHUP after nohup(1)."""
     for told in _TOLD_TO_END:
-        signal.signal(told, _end)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        if signal.getsignal(told) is not signal.SIG_IGN:
+            signal.signal(told, _end)
+    sys.exit(main())
 
 
 def _end(number: int, frame: object) -> None:
+    """Once: whoever says it again does not disturb the cleaning up."""
+    global _told
+    if _waiting:
+        _told = number
+        return
+    for told in _TOLD_TO_END:
+        signal.signal(told, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Whoever tells the process to end waits meanwhile: for a fork, in whose hooks Python throws away what a
-    handler raises."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_TOLD_TO_END, signal.SIGINT})
+    """Whoever tells the process to end waits meanwhile: until there is somebody who ends what is started, and
+    for a fork, in whose hooks Python throws away what a handler raises. Does not nest."""
+    global _waiting
+    _waiting = True
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _waiting = False
+    if _told is not None:
+        _end(_told, None)

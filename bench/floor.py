@@ -20,7 +20,7 @@ from types import MappingProxyType
 from . import certificates, network
 from .compare import Bench, Case
 from .ending import run
-from .place import installed, place, usable_cpus
+from .place import installed, place, require_programs, usable_cpus
 from .program import positive, tell
 from .proxies import HAProxy, Job, LoadBalancer, Nginx, Proxy, Version
 from .report import Result, machine, significant
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(rounds: int, scale: Scale) -> None:
     """All works, and a row for each as soon as it has been measured."""
     usable = usable_cpus()
+    require_programs()
     network.enter_if_allowed()
     others, _ = installed([LoadBalancer(), Nginx(), HAProxy()])
     cases = [Case(proxy.name, proxy) for proxy in (Floor(), *others)]

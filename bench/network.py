@@ -20,6 +20,7 @@ from .ending import undisturbed
 
 CONGESTION_CONTROL = "cubic"
 MACHINES = "the machine's"
+OWN = "a namespace of its own"
 NETLINK_HEADER = struct.Struct("=IHHII")  # netlink(7)
 
 
@@ -61,7 +62,7 @@ def enter_if_allowed() -> str:
     except NoNamespace as problem:
         print(f"bench: in the machine's network, since there is no other: {problem}", file=sys.stderr)
         return MACHINES
-    return "a namespace of its own"
+    return OWN
 
 
 def _try_in_a_child() -> None:
@@ -69,13 +70,13 @@ def _try_in_a_child() -> None:
     reading, writing = os.pipe()
     with undisturbed():
         child = os.fork()
-    if child == 0:
-        try:
-            _enter()
-        except OSError as problem:
-            os.write(writing, str(problem).encode())
-        finally:
-            os._exit(0)
+        if child == 0:
+            try:
+                _enter()
+            except OSError as problem:
+                os.write(writing, str(problem).encode())
+            finally:
+                os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as said:
         problem = said.read()

@@ -8,7 +8,6 @@ are of a grey that can be read on white and on black.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .report import AS_PACKAGED, PERCENTILES, significant
+from .report import AS_PACKAGED, PERCENTILES, NotAReport, read, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -166,11 +165,9 @@ def main() -> None:
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
     try:
-        drawn = draw(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
-    except (NoPictures, OSError) as failure:
+        drawn = draw(read(Path(sys.argv[1])), Path(sys.argv[2]))
+    except (NoPictures, NotAReport, OSError) as failure:
         raise SystemExit(f"bench.pictures: {failure}") from None
-    except (ValueError, KeyError, TypeError, IndexError):
-        raise SystemExit(f"bench.pictures: {sys.argv[1]} is not what `bench --json` writes") from None
     for path in drawn:
         print(path)
 

@@ -17,12 +17,19 @@ def usable_cpus() -> list[int]:
     """Those of this process.
 
     Raises:
-        OSError: they are too few to keep anything apart, or a program is missing that does.
+        OSError: they are too few to keep anything apart.
     """
     usable = sorted(os.sched_getaffinity(0))
-    if len(usable) < 2 or not shutil.which("taskset") or not shutil.which("openssl"):
-        raise OSError("needs two CPUs, taskset and openssl (Debian: apt-get install util-linux openssl)")
+    if len(usable) < 2:
+        raise OSError("needs two CPUs, so that what is measured has one of its own")
     return usable
+
+
+def require_programs() -> None:
+    """Raises OSError: one is missing that starts proxies on their CPUs, or makes certificates."""
+    missing = [name for name in ("taskset", "openssl") if not shutil.which(name)]
+    if missing:
+        raise OSError(f"needs {' and '.join(missing)} (Debian: apt-get install util-linux openssl)")
 
 
 @contextmanager

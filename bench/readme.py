@@ -5,14 +5,13 @@ python -m bench.readme FILE README.md    later, out of what --json has written
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .report import as_table, significant
+from .report import NotAReport, as_table, read, significant
 
 BEGIN = "<!-- Made by `python -m bench --readme README.md`: change nothing up to the end mark. -->"
 END = "<!-- End of what the bench has made. -->"
@@ -57,7 +56,8 @@ def summary(document: Mapping[str, Any]) -> str:
     run, machine = document["run"], document["machine"]
     where = f"{machine.get('cpus')} CPUs ({machine.get('cpu')}), Linux {machine.get('kernel')}"
     where += f", {machine.get('congestion control')} over the loopback"
-    how = f"`{_asked(run['command'])}`: medians of {run.get('rounds')} rounds, peers {run.get('peers')}"
+    how = f"`{_asked(run['command'])}`: medians of {run.get('rounds')} rounds"
+    how += f", peers {run['peers']}" if "peers" in run else ""
     said = f"{how}, {run.get('date')}, {where}. {versions}."
     return "\n\n".join([as_table(table, left=2), said])
 
@@ -87,11 +87,9 @@ def main() -> None:
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
     try:
-        write(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
-    except (NoPlace, OSError) as failure:
+        write(read(Path(sys.argv[1])), Path(sys.argv[2]))
+    except (NoPlace, NotAReport, OSError) as failure:
         raise SystemExit(f"bench.readme: {failure}") from None
-    except (ValueError, KeyError, TypeError, IndexError):
-        raise SystemExit(f"bench.readme: {sys.argv[1]} is not what `bench --json` writes") from None
 
 
 if __name__ == "__main__":

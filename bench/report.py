@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import platform
 import statistics
@@ -17,7 +18,8 @@ from . import network
 if TYPE_CHECKING:  # numbers can be put together without the load, which has to be compiled
     from .works import Sample, Work
 
-SCHEMA = 2
+SCHEMA = 3
+_OLDER = (2,)  # says nothing of choices in favour of peers, nor of transfers beside what was timed
 BEST = "best peer"
 AS_PACKAGED = "as packaged"  # what a run says of its peers
 IN_THEIR_FAVOUR = "with choices in their favour"
@@ -334,6 +336,26 @@ def as_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
 
 
 # ---- for programs --------------------------------------------------------------------------------
+
+
+class NotAReport(Exception):
+    """A file is not what `as_json` makes; the text says which."""
+
+
+def read(file: Path) -> dict[str, Any]:
+    """What `python -m bench --json` has written.
+
+    Raises:
+        NotAReport: something else has written it.
+        OSError: it cannot be read.
+    """
+    try:
+        document = json.loads(file.read_text())
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or document.get("schema") not in (SCHEMA, *_OLDER):
+        raise NotAReport(f"{file} is not what `bench --json` writes")
+    return document
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -23,10 +23,11 @@ PATTERN = bytes(range(251)) * ((1 << 20) // 251 + 1)  # 251 is prime: a shifted 
 
 
 def _serve(listening: int, pattern: bytes) -> None:
-    """A native loop runs no handlers of Python, so none may be inherited, nor a mask of signals."""
+    """A native loop runs no handlers of Python, so none may be inherited. Who interrupts the bench with the
+    keyboard interrupts this too, and it is to be ended by the bench."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     serve(listening, pattern)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from string import Template
 from types import MappingProxyType
 
 from ..certificates import Certificates
+from ..ending import undisturbed
 
 CONFIGURATIONS = Path(__file__).parents[1] / "configurations"
 UNKNOWN = "an unknown library"
@@ -219,17 +221,19 @@ def running(proxy: Proxy, job: Job, folder: Path, cpus: Sequence[int]) -> Iterat
     config.write_text(proxy.configuration(job, own, tls_port, plain_port))
     output = own / "output.log"
     command = ["taskset", "--cpu-list", ",".join(map(str, cpus)), *proxy.command(Path(config.name), job)]
-    with output.open("wb") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=own, env=_environment(proxy),
-            process_group=0,
-        )  # fmt: skip
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with output.open("wb") as log, undisturbed():
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=own, env=_environment(proxy),
+                process_group=0,
+            )  # fmt: skip
         _wait_for_ports(process, [port for port in (tls_port, plain_port) if port], proxy, output)
         with _blamed(process, proxy, output):
             yield Running(process.pid, tls_port, plain_port)
     finally:
-        _stop(process)
+        if process is not None:
+            _stop(process)
 
 
 @contextlib.contextmanager
@@ -237,12 +241,11 @@ def _blamed(process: subprocess.Popen[bytes], proxy: Proxy, output: Path) -> Ite
     """A failure under load is told with what the proxy wrote; a proxy that died is the failure."""
     try:
         yield
-        if process.poll() is not None:
+        if _exit_of(process) is not None:
             raise ConnectionError("the proxy is gone")
     except Exception as failure:
-        if process.poll() is not None:
-            words = _words(proxy, f"ended by itself (exit {process.returncode})", output)
-            raise ProxyFailed(words) from failure
+        if (code := _exit_of(process)) is not None:
+            raise ProxyFailed(_words(proxy, f"ended by itself (exit {code})", output)) from failure
         failure.add_note(_words(proxy, "is still running", output))
         raise
 
@@ -253,8 +256,8 @@ def _wait_for_ports(
     deadline = time.monotonic() + _START_WITHIN
     for port in ports:
         while not _answers(port):
-            if process.poll() is not None:
-                raise ProxyFailed(_words(proxy, f"did not start (exit {process.returncode})", output))
+            if (code := _exit_of(process)) is not None:
+                raise ProxyFailed(_words(proxy, f"did not start (exit {code})", output))
             if time.monotonic() > deadline:
                 raise ProxyFailed(_words(proxy, f"did not listen within {_START_WITHIN:.0f} s", output))
             time.sleep(0.02)
@@ -266,15 +269,24 @@ def _answers(port: int) -> bool:
     return False
 
 
+def _exit_of(process: subprocess.Popen[bytes]) -> int | None:
+    """As `poll` says it, and the process keeps its number, and so its group, until `_stop`."""
+    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Asks it to end; after a while, or where it went without them, all of its group are ended. A group that
-    has members keeps its number, though its first one is gone."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_STOP_WITHIN)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """Asks it to end; after a while, or where it went without them, all of its group are ended."""
+    if _exit_of(process) is None:
+        os.kill(process.pid, signal.SIGTERM)
+    ended = os.pidfd_open(process.pid)
+    try:
+        select.select([ended], [], [], _STOP_WITHIN)
+    finally:
+        os.close(ended)
+    os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kit.processes import runs
 from kit.servers import missing, require_server
 from kit.upstreams import Session, Upstream, source
 from kit.waiting import wait_until
@@ -299,7 +300,7 @@ def test_what_a_proxy_does_to_bulk_is_found_out(job: Job, tmp_path: Path) -> Non
                 looking._carries_bytes(None)
 
 
-def killed_under_load(job: Job, folder: Path, workers: list[int]) -> None:
+def with_its_master_killed(job: Job, folder: Path, workers: list[int]) -> None:
     with running(Nginx(), job, folder, CPUS) as proxy:
         wait_until(lambda: len(family(proxy.pid)) == 2, "a worker")
         workers += [pid for pid in family(proxy.pid) if pid != proxy.pid]
@@ -311,9 +312,9 @@ def test_the_workers_of_a_master_that_was_killed_end_too(job: Job, tmp_path: Pat
     installed(Nginx())
     workers: list[int] = []
     with pytest.raises(ProxyFailed, match="ended by itself"):
-        killed_under_load(job, tmp_path, workers)
+        with_its_master_killed(job, tmp_path, workers)
     assert len(workers) == 1
-    wait_until(lambda: not Path(f"/proc/{workers[0]}").exists(), "the worker has ended")
+    wait_until(lambda: not runs(workers[0]), "the worker has ended")
 
 
 def test_a_proxy_that_does_not_start_is_quoted(made: certificates.Certificates, tmp_path: Path) -> None:

@@ -238,20 +238,20 @@ def test_without_valgrind_it_says_how_to_get_it(
 
 
 def test_a_core_that_cannot_be_counted_is_not_taken_for_one_that_has_grown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """As after a change of a contract that was not compiled, or without any compiled core."""
 
     def stale() -> None:
         raise RuntimeError("older than its contracts")
 
+    monkeypatch.setattr(budget, "_FOLDER", tmp_path)
     monkeypatch.setattr(command, "find_valgrind", lambda: "valgrind")
     monkeypatch.setattr(command, "tools", lambda valgrind: TOOLS)
     monkeypatch.setattr(counting, "loops", stale)
     assert command.main(["--update"]) == command.NOT_COUNTED
     assert "older than its contracts" in capsys.readouterr().err
-    monkeypatch.undo()
-    monkeypatch.setattr(command, "find_valgrind", lambda: "valgrind")
+    monkeypatch.setattr(command, "tools", counting.tools)
     monkeypatch.setattr(counting, "_suffix", lambda: ".nowhere")
     assert command.main(["--update"]) == command.NOT_COUNTED
     assert "nothing to count: " in capsys.readouterr().err

@@ -10,15 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from kit.processes import runs
 from kit.servers import require_server
 from kit.waiting import wait_until
 
-from bench import readme
+from bench import load  # noqa: F401 - compiled here, and not in the time of a test
 from bench.cpu import family
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("__main__", "floor", "hostile", "instructions.__main__", "micro.__main__", "pictures", "readme")
 _ONLY_FOR_TESTS = ("pytest", "hypothesis")
+needs_two_cpus = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -26,7 +28,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     absent = "".join(f"sys.modules[{name!r}] = None\n" for name in _ONLY_FOR_TESTS)
     return subprocess.run(
         [sys.executable, "-c", f"import sys\n{absent}{code}"], cwd=ROOT, capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=50, check=False,
     )  # fmt: skip
 
 
@@ -38,7 +40,7 @@ def test_a_program_needs_nothing_of_the_tests(program: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+@needs_two_cpus
 def test_hostile_measures_all_its_rows() -> None:
     done = python(
         "from bench import hostile\nhostile.SAMPLES, hostile.FLOODS = 3, 1\nhostile.main(['--rounds', '1'])"
@@ -60,33 +62,52 @@ def test_on_one_cpu_it_says_what_it_needs(program: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("program", ["bench.floor", "bench.hostile"])
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
-def test_whoever_is_told_to_end_leaves_nothing(program: str, tmp_path: Path) -> None:
-    require_server("taskset")
+@pytest.mark.parametrize(
+    ("program", "processes"),
+    [("floor", 4), ("hostile", 2)],  # the floor's with upstreams and a proxy
+)
+@needs_two_cpus
+def test_whoever_is_told_to_end_leaves_nothing(program: str, processes: int, tmp_path: Path) -> None:
+    for needed in ("taskset", "openssl"):
+        require_server(needed)
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-m", program, "--rounds", "1"]
+    command = [sys.executable, "-m", f"bench.{program}", "--rounds", "1"]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
-        wait_until(lambda: len(family(process.pid)) > 1 and any(tmp_path.iterdir()), "it has begun")
-        started = family(process.pid)
-        process.terminate()
-        assert process.wait(30) == 128 + signal.SIGTERM
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), "all have ended")
+        try:
+            wait_until(lambda: len(family(process.pid)) >= processes, "it has begun", timeout=20)
+            started = family(process.pid)
+            process.terminate()
+            process.send_signal(signal.SIGHUP)  # who says it twice does not disturb the first
+            assert process.wait(20) in (128 + signal.SIGTERM, 128 + signal.SIGHUP)
+        except BaseException:
+            process.kill()
+            raise
+    wait_until(lambda: not any(runs(pid) for pid in started), "all have ended")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("program", ["readme", "pictures"])
-@pytest.mark.parametrize("text", ["no JSON", "{}", "[]", '{"proxies": []}'])
-def test_a_file_that_is_no_report_is_told(program: str, text: str, tmp_path: Path) -> None:
-    if program == "pictures":
-        pytest.importorskip("matplotlib")
-    file, place = tmp_path / "run.json", tmp_path / "place"
-    file.write_text(text)
-    if program == "readme":
-        place.write_text(f"{readme.BEGIN}\n{readme.END}\n")
-    arguments = [sys.executable, "-m", f"bench.{program}", str(file), str(place)]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (
-        1,
-        f"bench.{program}: {file} is not what `bench --json` writes\n",
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    done = python(
+        "import os, signal\nfrom bench import ending\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "def main():\n    os.kill(os.getpid(), signal.SIGHUP)\n    return 7\nending.run(main)"
     )
+    assert (done.returncode, done.stderr) == (7, "")
+
+
+def test_who_is_told_to_end_at_a_bad_moment_ends_after_it() -> None:
+    done = python(
+        "import os, signal\nfrom bench import ending\n"
+        "def main():\n    with ending.undisturbed():\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        print('over', flush=True)\n    print('not reached')\nending.run(main)"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "over\n", "")
+
+
+@pytest.mark.parametrize("program", ["readme", "pictures"])
+@pytest.mark.parametrize("text", ["no JSON", "{}", "[]", '{"proxies": []}', '{"schema": 1}'])
+def test_a_file_that_is_no_report_is_told(program: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(text)
+    done = python(f"from bench import {program} as it\nsys.argv[1:] = [{str(file)!r}, 'place']\nit.main()")
+    assert done.returncode == 1
+    assert done.stderr == f"bench.{program}: {file} is not what `bench --json` writes\n"

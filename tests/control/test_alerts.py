@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.alerting import Said, no_child_left, program, runs, written
+from kit.alerting import Said, program, written
 from kit.fixtures import Keep
 from kit.pki import Pki
+from kit.processes import no_child_left, runs
 from kit.store import Request, StoreServer
 from kit.waiting import PATIENCE, wait_until
 

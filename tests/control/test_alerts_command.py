@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit.alerting import no_child_left, program, runs, written
+from kit.alerting import program, written
+from kit.processes import no_child_left, runs
 from kit.waiting import PATIENCE, wait_until
 
 from lbctl.alerts.command import Command
