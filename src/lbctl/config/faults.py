@@ -43,7 +43,8 @@ def _part(part: str | int) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'listen'?"``, or nothing when no known word is near."""
-    by_fold = {name.casefold(): name for name in known}
+    """``"; did you mean 'listen'?"``, or nothing when no known word is near. A name in the file may be
+    unprintable: that is a fault of its own, and nobody means it."""
+    by_fold = {name.casefold(): name for name in known if name.isprintable()}
     near = difflib.get_close_matches(word[:200].casefold(), by_fold, n=1)
     return f"; did you mean '{by_fold[near[0]]}'?" if near else ""
